@@ -1,0 +1,49 @@
+# make quickstart: the first study, from nothing; make check: what must hold before a commit.
+PYTHON ?= python3
+JOBS ?= 2
+OUT ?= quickstart-out
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+CODE := src tests tools benchmarks
+
+.PHONY: quickstart test test-slow check format lint types bench setup clean
+
+quickstart: $(READY)
+	$(BIN)/headstart study quickstart $(OUT)
+	$(BIN)/headstart report $(OUT)
+
+setup: $(READY)
+
+# torch comes first and alone: what is installed with it must take it as it is.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install torch==2.13.0
+	$(BIN)/pip install -c constraints.txt -e '.[dev,quickstart]'
+	touch $(READY)
+
+check: lint types test
+
+format: $(READY)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+lint: $(READY)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: $(READY)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $(JOBS)
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow
+
+bench: $(READY)
+	set -e; for file in benchmarks/*.py; do $(BIN)/python "$$file"; done
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

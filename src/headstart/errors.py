@@ -1,0 +1,63 @@
+"""What can be wrong, said in one form: what, where, and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class HeadstartError(ValueError):
+    """One fault of the user's input, with its place and its remedy.
+
+    Args:
+        what: The fault, with the values at hand.
+        where: File and line, recipe key, or argument.
+        way_out: What to do now.
+    """
+
+    def __init__(self, what: str, *, where: str, way_out: str) -> None:
+        """Put the three parts into one message."""
+        self.what, self.where, self.way_out = what, where, way_out
+        super().__init__(f"{what}\n  where: {where}\n  way out: {way_out}")
+
+    def __reduce__(self) -> tuple[object, tuple[str, str, str]]:
+        """Keep the three parts when the error crosses processes."""
+        return _rebuild, (self.what, self.where, self.way_out)
+
+
+def _rebuild(what: str, where: str, way_out: str) -> HeadstartError:
+    return HeadstartError(what, where=where, way_out=way_out)
+
+
+def combine(faults: Sequence[HeadstartError], *, where: str) -> HeadstartError:
+    """Put several faults into one error, so that they can be mended in one go.
+
+    Args:
+        faults: At least one.
+        where: The file or object that has them.
+
+    Returns:
+        The fault itself if there is one only, otherwise a numbered list of all.
+    """
+    if len(faults) == 1:
+        return faults[0]
+    lines = [f"{i}. {f.what} (at {f.where}; {f.way_out})" for i, f in enumerate(faults, 1)]
+    return HeadstartError(
+        f"{len(faults)} faults:\n  " + "\n  ".join(lines),
+        where=where,
+        way_out="mend each as it says",
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Suggest the known word that `word` most likely stands for.
+
+    Returns:
+        A phrase that ends a sentence: ``did you mean 'x'?``, or a list of what is known.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(names)
