@@ -1,0 +1,191 @@
+"""What a run is: data, teacher, student, first weights, training. `loading` reads it from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from headstart.settings import (
+    CORPUS_TASKS,
+    Columns,
+    Count,
+    Data,
+    Index,
+    Part,
+    RunName,
+    Seed,
+    Seeds,
+    Task,
+    Term,
+    Train,
+    Word,
+    check_known,
+)
+
+__all__ = [
+    "NOT_DECIDING",
+    "ONLY_WITHOUT_MODEL",
+    "RESULT_VERSION",
+    "RULES",
+    "Columns",
+    "Data",
+    "Init",
+    "Recipe",
+    "Source",
+    "Student",
+    "Teacher",
+    "Term",
+    "Train",
+]
+
+Source = Literal["teacher", "base", "scratch", "permuted"]
+
+RULES: Mapping[str, tuple[str, ...]] = {
+    "layers": ("even", "even-first", "first", "last"),
+    "hidden": ("uniform", "first", "random", "magnitude"),
+    "heads": ("uniform", "first", "random", "magnitude", "strided"),
+    "ffn": ("uniform", "first", "random", "magnitude"),
+}
+"""Names of the selection rules, kept equal to `selection` by a test."""
+
+FINETUNE_DEFAULTS: Mapping[str, object] = {
+    "objective": {"labels": 1.0},
+    "learning_rate": 1.5e-4,
+    "epochs": 6.0,
+}
+
+RESULT_VERSION = 1  # goes up when a change of code moves a result
+NOT_DECIDING = frozenset(
+    {
+        "name", "arms", "grid", "baseline", "seeds", "data.folder",
+        "train.tracker", "train.checkpoint_minutes",
+        "teacher.finetune.tracker", "teacher.finetune.checkpoint_minutes",
+    }
+)  # fmt: skip
+"""Keys that leave a run's result as it is. A folder's content enters as a fingerprint."""
+ONLY_WITHOUT_MODEL = frozenset(
+    {"teacher.finetune", "teacher.examples_per_language", "teacher.seed"}
+)
+
+
+def _over_finetune_defaults(value: object) -> object:
+    named = value.model_dump(exclude_unset=True) if isinstance(value, Train) else value
+    return {**FINETUNE_DEFAULTS, **named} if isinstance(named, Mapping) else named
+
+
+class Teacher(Part):
+    """Where the teacher comes from: `model`, or `base` fine-tuned here; both names model's base."""
+
+    base: Word | None = None
+    """A pre-trained encoder, as folder or hub name, or `quickstart` for the packaged one."""
+    model: Word | None = None
+    """A fine-tuned model, as folder or hub name."""
+    finetune: Annotated[Train, BeforeValidator(_over_finetune_defaults)] = Train.model_validate(
+        FINETUNE_DEFAULTS
+    )
+    """How base becomes the teacher; defaults here are labels alone, rate 1.5e-4, 6 epochs."""
+    examples_per_language: Count | None = None
+    """Train rows for the teacher; None takes what the student gets."""
+    seed: Seed = 0
+    """Of the fine-tuning: one teacher serves all seeds of a study."""
+
+    @field_validator("model")
+    @classmethod
+    def _one_is_named(cls, model: str | None, info: ValidationInfo) -> str | None:
+        if model is None and info.data.get("base", "") is None:
+            raise ValueError("neither base (to fine-tune) nor model (fine-tuned) is given")
+        return model
+
+    @field_validator("finetune")
+    @classmethod
+    def _teacher_learns_labels(cls, finetune: Train) -> Train:
+        if set(finetune.objective) != {"labels"}:
+            raise ValueError("a teacher has no teacher: its only objective is labels")
+        return finetune
+
+
+class Student(Part):
+    """The student's shape; what is None is as the teacher has it (ffn shrinks with hidden)."""
+
+    layers: Count | None = None
+    """Transformer layers."""
+    hidden: Count | None = None
+    """Width of the residual stream."""
+    heads: Count | None = None
+    """Attention heads in each layer."""
+    ffn: Count | None = None
+    """Feed-forward neurons in each layer."""
+
+
+class Init(Part):
+    """Where the student's first weights come from, and which of them."""
+
+    source: Source = "teacher"
+    """`permuted` shuffles the teacher's values within each tensor."""
+    layers: Word | tuple[Index, ...] = "even"
+    """A rule, or the teacher's layers by number, from 0."""
+    hidden: Word = "uniform"
+    """Rule for the channels of the residual stream."""
+    heads: Word = "uniform"
+    """Rule for the attention heads."""
+    ffn: Word = "uniform"
+    """Rule for the feed-forward neurons."""
+
+    @field_validator("layers", "hidden", "heads", "ffn")
+    @classmethod
+    def _rule_is_known(cls, rule: object, info: ValidationInfo) -> object:
+        dimension = str(info.field_name)
+        if isinstance(rule, str):
+            check_known(rule, RULES[dimension], f"rule for {dimension}")
+        return rule
+
+
+class Recipe(Part):
+    """One run; with arms, grid or seeds a study of many."""
+
+    name: str = ""
+    """For people; decides nothing."""
+    task: Task
+    """A label per text, or a tag per word."""
+    data: Data
+    teacher: Teacher
+    student: Student = Student()
+    init: Init = Init()
+    train: Train = Train()
+    seed: Seed = 0
+    """Of fresh weights, order of the text, dropout."""
+    arms: Mapping[RunName, Mapping[str, object]] = {}
+    """Ways of making a student, by name: dotted keys and their values."""
+    grid: Mapping[str, Annotated[tuple[object, ...], Field(min_length=1)]] = {}
+    """Dotted keys and the values that each takes; all combinations are run."""
+    baseline: Word | None = None
+    """What the others are compared with: a run's name without its seed."""
+    seeds: Seeds = ()
+    """Seeds of a study; none takes `seed` alone."""
+
+    @field_validator("data")
+    @classmethod
+    def _corpus_fits_task(cls, data: Data, info: ValidationInfo) -> Data:
+        task, wanted = info.data.get("task"), CORPUS_TASKS.get(data.corpus)
+        if task is not None and wanted not in (None, task):
+            raise ValueError(f"corpus {data.corpus!r} is for {wanted}, but task is {task}")
+        return data
+
+    @field_validator("init")
+    @classmethod
+    def _base_is_named(cls, init: Init, info: ValidationInfo) -> Init:
+        teacher = info.data.get("teacher")
+        if init.source == "base" and isinstance(teacher, Teacher) and teacher.base is None:
+            raise ValueError("source is 'base', but teacher.base does not name the encoder")
+        return init
+
+    @field_validator("init")
+    @classmethod
+    def _layers_fit_shape(cls, init: Init, info: ValidationInfo) -> Init:
+        student = info.data.get("student")
+        wanted = student.layers if isinstance(student, Student) else None
+        if wanted is not None and not isinstance(init.layers, str) and len(init.layers) != wanted:
+            raise ValueError(f"{len(init.layers)} layers listed, but student.layers is {wanted}")
+        return init

@@ -1,0 +1,246 @@
+"""The settings of data and training: every key, its default and its limits.
+
+Names that later rooms define (rules, objectives, corpora) stand here as constants, so that a
+recipe can be checked without loading tensors; a test keeps them equal to the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from headstart.errors import nearest
+
+Task = Literal["classification", "tagging"]
+
+CORPUS_TASKS: Mapping[str, Task | None] = {
+    "massive": "classification",
+    "tsm": "classification",
+    "uner": "tagging",
+    "quickstart": "classification",
+    "local": None,
+}
+OBJECTIVES = ("labels", "mse", "kl")
+SOFTENED = ("kl",)  # the objectives that read a temperature
+
+Item = TypeVar("Item", str, int)
+
+
+def check_known(name: str, known: tuple[str, ...], kind: str) -> None:
+    """Refuse a name that is in no table.
+
+    Raises:
+        ValueError: With the nearest known name; pydantic adds the key.
+    """
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}: {nearest(name, known)}")
+
+
+def _not_a_flag(value: object) -> object:
+    """Refuse booleans, which Python counts as numbers."""
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is not a number")
+    return value
+
+
+def _distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    twice = sorted({v for v in values if values.count(v) > 1})
+    if twice:
+        raise ValueError(f"named twice: {', '.join(map(str, twice))}")
+    return values
+
+
+def _plain(name: str) -> str:
+    if not name or "|" in name or any(letter.isspace() for letter in name):
+        raise ValueError(f"name {name!r} is empty, or has a blank or a |")
+    return name
+
+
+def _objective(name: str) -> str:
+    check_known(name, OBJECTIVES, "objective")
+    return name
+
+
+def _as_term(value: object) -> object:
+    """Read `mse: 0.5` as `mse: {weight: 0.5}`."""
+    return {"weight": value} if isinstance(value, int | float | str) else value
+
+
+Index = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0)]
+Count = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
+Seed = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], AfterValidator(_distinct)]
+Positive = Annotated[float, BeforeValidator(_not_a_flag), Field(gt=0)]
+NotNegative = Annotated[float, BeforeValidator(_not_a_flag), Field(ge=0)]
+Fraction = Annotated[float, BeforeValidator(_not_a_flag), Field(ge=0, lt=1)]
+Share = Annotated[float, BeforeValidator(_not_a_flag), Field(gt=0, le=1)]
+Word = Annotated[str, Field(min_length=1)]
+Words = Annotated[tuple[Word, ...], AfterValidator(_distinct)]
+ObjectiveName = Annotated[str, AfterValidator(_objective)]
+RunName = Annotated[str, AfterValidator(_plain)]
+Place = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class Part(BaseModel):
+    """A frozen piece of a recipe, which knows all its keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class Columns(Part):
+    """What the columns of a local or hub corpus are called."""
+
+    text: Word = "text"
+    label: Word = "label"
+    tokens: Word = "tokens"
+    tags: Word = "tags"
+    id: Word = "id"
+    split: Word = "split"
+    language: Word = "language"
+
+
+class Data(Part):
+    """The labelled text, per language."""
+
+    corpus: Word = "local"
+    """A known corpus, `local` for a folder of your own, or a hub name with a slash."""
+    folder: Place | None = None
+    """Where the files are, seen from the current directory; None takes the hub's copy."""
+    languages: Annotated[Words, Field(min_length=1)]
+    """Trained on, chosen on (dev) and tested."""
+    zero_shot: Words = ()
+    """Tested only."""
+    examples_per_language: Count | None = None
+    """Rows of train that are used, the first ones; None takes all."""
+    dev_per_language: Count | None = None
+    """The same for dev."""
+    test_per_language: Count | None = None
+    """The same for test."""
+    labels: Words | None = None
+    """Classes or tags in the order of their ids; None takes the corpus' own, or sorted names."""
+    columns: Columns = Columns()
+    """Names of columns, for a local or hub corpus."""
+    sampling_alpha: Share = 1.0
+    """A language of n rows is drawn in proportion to n to this power."""
+    max_length: Annotated[Count, Field(ge=4)] = 128
+    """Longest input in tokens; what is beyond is cut off."""
+    drop_leaks: bool = False
+    """Leave out the train rows whose text is in dev or test too."""
+    revision: Word | None = None
+    """Commit or tag of a hub corpus."""
+
+    @field_validator("corpus")
+    @classmethod
+    def _corpus_is_known(cls, corpus: str) -> str:
+        if "/" not in corpus:
+            check_known(corpus, tuple(CORPUS_TASKS), "corpus")
+        return corpus
+
+    @field_validator("folder")
+    @classmethod
+    def _folder_fits_corpus(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        corpus = info.data.get("corpus", "")
+        if corpus == "local" and folder is None:
+            raise ValueError("corpus 'local' needs the folder of its files")
+        if folder is not None and "/" in corpus:
+            raise ValueError(f"not used, since corpus {corpus!r} is on the hub; set it to 'local'")
+        return folder
+
+    @field_validator("zero_shot")
+    @classmethod
+    def _zero_shot_is_unseen(cls, zero_shot: tuple[str, ...], info: ValidationInfo) -> object:
+        both = [language for language in zero_shot if language in info.data.get("languages", ())]
+        if both:
+            raise ValueError(f"trained on and zero-shot at once: {', '.join(both)}")
+        return zero_shot
+
+
+class Term(Part):
+    """One part of the loss."""
+
+    weight: NotNegative = 1.0
+    """Factor of this part in the sum."""
+    temperature: Positive = 1.0
+    """Softening of both sides, unitless; kl only."""
+
+
+Objective = Mapping[ObjectiveName, Annotated[Term, BeforeValidator(_as_term)]]
+
+
+class Train(Part):
+    """How a model is trained."""
+
+    objective: Annotated[Objective, Field(min_length=1)] = {
+        "labels": Term(weight=0.5),
+        "mse": Term(weight=0.5),
+    }
+    """Parts of the loss: name and weight, or name and {weight, temperature}."""
+    epochs: Positive = 3.0
+    """Passes over the training text."""
+    max_steps: Count | None = None
+    """Steps in all, whatever `epochs` says."""
+    learning_rate: Positive | Literal["auto"] = "auto"
+    """Highest rate; auto tries several and keeps the best on dev."""
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """What auto tries; None takes the candidates of the student's source."""
+    trial_fraction: Share = 0.2
+    """Share of the steps that auto gives to each try."""
+    batch_tokens: Count = 1024
+    """Padded tokens of one step, over all processes."""
+    warmup: Fraction = 0.1
+    """Share of the steps in which the rate rises; then it falls to 0 in a line."""
+    weight_decay: NotNegative = 0.01
+    """Of AdamW, on matrices only."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Of AdamW."""
+    clip: Positive = 1.0
+    """Largest norm of the gradient."""
+    dropout: Fraction | None = None
+    """For all dropout in the model; None leaves it as it is."""
+    word_embeddings: Literal["train", "freeze", "rows"] = "rows"
+    """Train all rows, none, or only those that occur in the training text."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto takes bf16 where the processor is faster at it."""
+    eval_every: Count | None = None
+    """Steps between scores on dev; None scores after each epoch."""
+    patience: Count | None = None
+    """End after this many scores without a better one; None never ends early."""
+    checkpoint_minutes: Positive = 5.0
+    """Time between checkpoints for resuming; decides nothing."""
+    tracker: Word | None = None
+    """A tracker of Accelerate, such as tensorboard; decides nothing."""
+
+    @field_validator("objective")
+    @classmethod
+    def _objective_has_effect(cls, objective: Mapping[str, Term]) -> Mapping[str, Term]:
+        for name, term in objective.items():
+            if term.temperature != 1.0 and name not in SOFTENED:
+                raise ValueError(f"objective {name!r} has no temperature; leave it out")
+        if not any(term.weight > 0 for term in objective.values()):
+            raise ValueError("no part of the loss has a weight above 0")
+        return objective
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _rates_are_used(cls, rates: object, info: ValidationInfo) -> object:
+        rate = info.data.get("learning_rate", "auto")
+        if rates is not None and rate != "auto":
+            raise ValueError(f"not used, since learning_rate is {rate}; set that to auto")
+        return rates
