@@ -1,0 +1,235 @@
+"""One run's scores and costs: training writes records, the face reads them and sees no tensor."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from statistics import fmean
+from typing import TYPE_CHECKING, TypedDict, cast
+
+from headstart.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Metrics = Mapping[str, float]
+PerLanguage = Mapping[str, Metrics]
+
+
+class Summary(TypedDict):
+    """Scores of one model over its languages, each language with equal weight."""
+
+    trained_on: Metrics
+    zero_shot: Metrics
+    worst_language: str
+    worst: Metrics
+
+
+class LearningRate(TypedDict):
+    """The rate that was used, and what `auto` tried: learning_rate, dev, steps, seconds."""
+
+    chosen: float | str
+    tried: Sequence[Mapping[str, float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What came out of one run. A number that was not finite is None after reading.
+
+    Args:
+        signature: Of the recipe and what it points at.
+        name: The run's name in its study.
+        seed: Of the student.
+        source: Of the student's first weights.
+        objective: Parts of the loss, such as ``labels+mse``.
+        task: classification or tagging.
+        labels: Classes or tags, in the order of their ids.
+        languages: Trained on.
+        zero_shot: Tested only.
+        scores: Metric values under teacher, student or step0; dev or test; language; metric.
+        summary: Test scores over languages, under teacher and student.
+        retention: Student's over teacher's main metric on test, per language.
+        curve: One entry for each score on dev: step, epoch, seconds, loss, dev.
+        learning_rate: Chosen and tried.
+        marks: What makes the run unfit to compare with: nan, one-class, below-majority.
+        costs: Seconds of the stages, tokens, flops, peak_memory_bytes.
+        shape: Sizes under teacher and student.
+        versions: Of Python and libraries.
+        fingerprints: SHA-256 of data and weights.
+        hardware: The processor, and how many cores.
+        commit: Of the code, where it is known.
+    """
+
+    signature: str
+    name: str
+    seed: int
+    source: str
+    objective: str
+    task: str
+    labels: tuple[str, ...]
+    languages: tuple[str, ...]
+    zero_shot: tuple[str, ...]
+    scores: Mapping[str, Mapping[str, PerLanguage]]
+    summary: Mapping[str, Summary]
+    retention: Mapping[str, float]
+    curve: tuple[Mapping[str, float | None], ...]
+    learning_rate: LearningRate
+    costs: Mapping[str, float]
+    shape: Mapping[str, Mapping[str, int]]
+    versions: Mapping[str, str]
+    fingerprints: Mapping[str, str]
+    hardware: Mapping[str, str | int]
+    marks: tuple[str, ...] = field(default=())
+    commit: str | None = None
+
+    def to_json(self) -> str:
+        """Write the record as JSON; numbers that are not finite become null."""
+        return json.dumps(_finite(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str, *, where: str = "record") -> Record:
+        """Read a record, also one of an earlier version.
+
+        Args:
+            text: JSON.
+            where: Named in errors.
+
+        Raises:
+            HeadstartError: The text is no record, or one of a later version.
+        """
+        content = _parsed(text, where)
+        known = {f.name: f for f in fields(Record)}
+        later = sorted(set(content) - set(known))
+        if later:
+            raise HeadstartError(
+                f"the record has unknown keys: {', '.join(later)}",
+                where=where,
+                way_out="read it with the later version of headstart that wrote it",
+            )
+        needed = {name for name, f in known.items() if f.default is MISSING}
+        missing = sorted(needed - set(content))
+        if missing:
+            raise _no_record(where, f"it lacks {', '.join(missing)}")
+        made = {
+            k: tuple(cast("list[object]", v)) if k in _TUPLES else v for k, v in content.items()
+        }
+        return Record(**made)  # pyright: ignore[reportArgumentType]
+
+    def write(self, path: Path) -> None:
+        """Write the record, whole or not at all; a folder with one is finished."""
+        atomic_write(path, self.to_json() + "\n")
+
+
+_TUPLES = frozenset({"labels", "languages", "zero_shot", "curve", "marks"})
+
+
+def read_record(path: Path) -> Record:
+    """Read a record from its file.
+
+    Raises:
+        HeadstartError: There is no such file, or it holds no record.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _no_record(str(path), str(error)) from error
+    return Record.from_json(text, where=str(path))
+
+
+def _parsed(text: str, where: str) -> dict[str, object]:
+    try:
+        content: object = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _no_record(where, str(error)) from error
+    if not isinstance(content, dict):
+        raise _no_record(where, "it holds no mapping")
+    return cast("dict[str, object]", content)
+
+
+def _no_record(where: str, why: str) -> HeadstartError:
+    return HeadstartError(
+        f"this is not a whole record: {why}",
+        where=where,
+        way_out="delete the file and run the recipe again",
+    )
+
+
+def _finite(value: object) -> object:
+    """Copy plain data, with None for infinite and undefined numbers."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, object]", value).items()
+        return {key: _finite(entry) for key, entry in items}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in cast("Sequence[object]", value)]
+    return value
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file so that it is there whole or not at all, and folders on the way.
+
+    Args:
+        path: The file; one that exists is replaced.
+        data: Its content; text is written as UTF-8.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def summarize(
+    per_language: PerLanguage,
+    languages: Sequence[str],
+    zero_shot: Sequence[str],
+    *,
+    metric: str,
+) -> Summary:
+    """Average over languages with equal weight, and find the worst language.
+
+    Args:
+        per_language: Metric values by language; languages without examples are absent.
+        languages: Trained on.
+        zero_shot: Tested only.
+        metric: Decides which language is worst; the first of equals.
+
+    Returns:
+        Means for trained-on and zero-shot languages apart (empty where there are none), and
+        the worst of all languages with its scores.
+    """
+    tested = [code for code in (*languages, *zero_shot) if code in per_language]
+    worst = min(tested, key=lambda code: per_language[code][metric], default="")
+    return Summary(
+        trained_on=_means(per_language, languages),
+        zero_shot=_means(per_language, zero_shot),
+        worst_language=worst,
+        worst=dict(per_language.get(worst, {})),
+    )
+
+
+def _means(per_language: PerLanguage, languages: Sequence[str]) -> dict[str, float]:
+    rows = [per_language[code] for code in languages if code in per_language]
+    return {name: fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
+
+
+def retention(student: PerLanguage, teacher: PerLanguage, *, metric: str) -> dict[str, float]:
+    """Share of the teacher's score that the student keeps, per language.
+
+    Returns:
+        Student over teacher; languages where the teacher scores 0 are left out.
+    """
+    return {
+        code: row[metric] / teacher[code][metric]
+        for code, row in student.items()
+        if teacher.get(code, {}).get(metric, 0.0) > 0
+    }
