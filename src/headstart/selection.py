@@ -1,0 +1,188 @@
+"""What a student keeps of its teacher: layers, channels, heads and neurons, as plain data.
+
+No tensor is touched here, so that a selection can be printed, stored as JSON, composed with
+another, and made before any work.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import HeadstartError
+from headstart.layout import Axis, Dim, Shape, dim_length
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Picks = tuple[int, ...]
+SIZES = ("layers", "hidden", "heads", "ffn")
+SOURCES = ("teacher", "base", "scratch", "permuted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a student keeps of its teacher, by the teacher's own numbers.
+
+    Args:
+        teacher: The teacher's shape.
+        layers: Layers, in the student's order.
+        hidden: Channels of the residual stream; one set for the whole model.
+        attention: For each kept layer, channels of the heads; whole heads are runs of
+            ``head_size`` channels.
+        ffn: For each kept layer, neurons of the feed-forward block.
+        source: Where the first weights come from, one of `SOURCES`.
+        rules: Name of the rule behind each of the four sizes.
+
+    Raises:
+        HeadstartError: An index is out of range or occurs twice, or layers differ in size.
+    """
+
+    teacher: Shape
+    layers: Picks
+    hidden: Picks
+    attention: tuple[Picks, ...]
+    ffn: tuple[Picks, ...]
+    source: str = "teacher"
+    rules: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        """Check every index."""
+        width = self.teacher.heads * self.teacher.head_size
+        _check_picks("layers", self.layers, self.teacher.layers)
+        _check_picks("hidden", self.hidden, self.teacher.hidden)
+        for name, rows, length in (
+            ("attention", self.attention, width),
+            ("ffn", self.ffn, self.teacher.ffn),
+        ):
+            if len(rows) != len(self.layers) or len({len(row) for row in rows}) > 1:
+                raise _broken(f"{name} needs one list per kept layer, all of one length")
+            for row in rows:
+                _check_picks(name, row, length)
+        if len(self.attention[0]) != len(self.hidden) or len(self.hidden) % self.teacher.head_size:
+            raise _broken("hidden channels must be as many as those of whole heads")
+
+    @property
+    def student(self) -> Shape:
+        """The student's shape; a head keeps its width."""
+        heads = len(self.attention[0]) // self.teacher.head_size
+        return Shape(len(self.layers), len(self.hidden), heads, len(self.ffn[0]))
+
+    @property
+    def heads(self) -> tuple[Picks, ...]:
+        """Numbers of the kept heads, for each kept layer; empty where a head was cut across."""
+        size = self.teacher.head_size
+        rows = ([row[i : i + size] for i in range(0, len(row), size)] for row in self.attention)
+        return tuple(
+            tuple(run[0] // size for run in runs)
+            if all(sorted(run) == _run(min(run), size) for run in runs)
+            else ()
+            for runs in rows
+        )
+
+    def keep(self, dim: Dim, layer: int | None, sizes: Mapping[Axis, int]) -> Picks | None:
+        """Say which indices of one dimension the student keeps.
+
+        Args:
+            dim: What the dimension runs over.
+            layer: The student's layer that the tensor is in; None outside the layers.
+            sizes: The teacher's length of each axis.
+
+        Returns:
+            Indices, or None to keep the dimension whole.
+        """
+        if isinstance(dim, tuple):
+            parts = [self.keep(part, layer, sizes) for part in dim]
+            starts = [dim_length(dim[:i], sizes) for i in range(len(dim))]
+            return tuple(
+                start + k
+                for start, part, axis in zip(starts, parts, dim, strict=True)
+                for k in (range(sizes[axis]) if part is None else part)
+            )
+        if dim == "hidden":
+            return self.hidden
+        if layer is not None and dim in ("attention", "ffn"):
+            return (self.attention if dim == "attention" else self.ffn)[layer]
+        return None
+
+    def compose(self, inner: Selection) -> Selection:
+        """Give the one selection that does what this one, then `inner`, do.
+
+        Args:
+            inner: A selection whose teacher is this one's student.
+
+        Raises:
+            HeadstartError: `inner` was made for a model of another shape.
+        """
+        if inner.teacher != self.student:
+            raise _broken(f"a cut of {inner.teacher} cannot follow one that gives {self.student}")
+        return Selection(
+            teacher=self.teacher,
+            layers=tuple(self.layers[i] for i in inner.layers),
+            hidden=tuple(self.hidden[i] for i in inner.hidden),
+            attention=_through(self.attention, inner.layers, inner.attention),
+            ffn=_through(self.ffn, inner.layers, inner.ffn),
+            source=inner.source,
+            rules={size: f"{self.rules[size]} > {inner.rules[size]}" for size in SIZES},
+        )
+
+    def to_json(self) -> str:
+        """Write the selection as JSON; `heads` is added for readers and not read back."""
+        plain = asdict(self) | {"heads": self.heads, "rules": dict(self.rules)}
+        return json.dumps(plain, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Selection:
+        """Read what `to_json` wrote.
+
+        Raises:
+            HeadstartError: The text is not a selection.
+        """
+        try:
+            plain: dict[str, Any] = json.loads(text)
+            return cls(
+                teacher=Shape(**plain["teacher"]),
+                layers=tuple(plain["layers"]),
+                hidden=tuple(plain["hidden"]),
+                attention=tuple(tuple(row) for row in plain["attention"]),
+                ffn=tuple(tuple(row) for row in plain["ffn"]),
+                source=plain["source"],
+                rules=plain["rules"],
+            )
+        except (KeyError, TypeError, json.JSONDecodeError) as fault:
+            raise _broken(f"not a selection: {fault!r}") from fault
+
+
+def _run(start: int, size: int) -> list[int]:
+    return list(range(start // size * size, start // size * size + size))
+
+
+def _through(
+    outer: tuple[Picks, ...], layers: Picks, inner: tuple[Picks, ...]
+) -> tuple[Picks, ...]:
+    return tuple(
+        tuple(outer[layer][i] for i in row) for layer, row in zip(layers, inner, strict=True)
+    )
+
+
+def _check_picks(name: str, picks: Picks, length: int) -> None:
+    if not picks or len(set(picks)) != len(picks) or not 0 <= min(picks) <= max(picks) < length:
+        raise _broken(f"{name} must be different numbers from 0 to {length - 1}: {picks[:8]}…")
+
+
+def _broken(what: str) -> HeadstartError:
+    return HeadstartError(what, where="selection", way_out="make the selection with rules.choose")
+
+
+def full(teacher: Shape) -> Selection:
+    """Keep everything."""
+    rows = tuple(range(teacher.heads * teacher.head_size)), tuple(range(teacher.ffn))
+    return Selection(
+        teacher=teacher,
+        layers=tuple(range(teacher.layers)),
+        hidden=tuple(range(teacher.hidden)),
+        attention=(rows[0],) * teacher.layers,
+        ffn=(rows[1],) * teacher.layers,
+        rules=dict.fromkeys(SIZES, "all"),
+    )
