@@ -1,0 +1,106 @@
+"""Put models together from named tensors, with transformers' own classes and first weights."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from headstart.errors import HeadstartError
+from headstart.families import family_of
+from headstart.layout import Family, Head, entries
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+CLASSES: Mapping[Head, Any] = {
+    "classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "tagging": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    "mlm": MODEL_FOR_MASKED_LM_MAPPING,
+    "none": MODEL_MAPPING,
+}
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """Draw fresh weights under a seed, and leave the caller's generator where it was."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep transformers from reporting fresh weights: they are in the provenance."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def assemble(
+    config: PreTrainedConfig, head: Head, tensors: Mapping[str, Tensor], *, seed: int
+) -> PreTrainedModel:
+    """Put a model together from named tensors; what is not among them is fresh.
+
+    Args:
+        config: The model's config; it is not changed.
+        head: The model's head.
+        tensors: Weights by name; the model takes them, without a copy.
+        seed: Of the fresh weights, drawn as transformers draws them for this family.
+
+    Returns:
+        A model in evaluation mode on the CPU.
+
+    Raises:
+        HeadstartError: A tensor has no place in the model, or the model has one that the
+            family's table does not know.
+    """
+    config = copy.deepcopy(config)
+    kind = CLASSES[head][type(config)]
+    first = next(iter(tensors.values()), torch.empty(0))
+    with quiet(), seeded(seed):
+        model, report = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(tensors),
+            dtype=first.dtype,
+            output_loading_info=True,
+        )
+    family = family_of(config.to_dict())
+    named = {e.name(prefix_of(family, head)) for e in entries(family, config.to_dict(), head)}
+    strays = {*report["unexpected_keys"], *(set(model.state_dict()) ^ named)}
+    if strays:
+        raise HeadstartError(
+            f"the table of {family.model_type} and the installed transformers disagree about "
+            f"{sorted(strays)[:5]}",
+            where="headstart/families.py",
+            way_out="install a transformers release that headstart was tested with",
+        )
+    model.config.name_or_path = model.name_or_path = ""  # it would be "None"
+    return model.eval()
+
+
+def prefix_of(family: Family, head: Head) -> str:
+    """Say what stands before the encoder's names in a model with this head."""
+    return "" if head == "none" else family.prefix

@@ -1,0 +1,218 @@
+"""The door to transformers: models and tokenizers are assembled, loaded and saved here.
+
+A checkpoint is held against its family's table before anything is read from it, and a model is
+assembled from named tensors only: each has a source, or is named as fresh.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from headstart.assembly import assemble, prefix_of, quiet
+from headstart.corpus import check_labels
+from headstart.errors import HeadstartError
+from headstart.fitting import fit
+from headstart.layout import Head, entries, lengths, shape_of
+from headstart.layout import count_parameters as count
+from headstart.reader import Named, Opened, find_folder, first_line, open_model, weight_files
+from headstart.selection import Selection, full
+from headstart.transplant import transplant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TOKENIZERS: Any = AutoTokenizer
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+
+
+def load_model(named: Named, *, task: Head, labels: Sequence[str] | None = None) -> PreTrainedModel:
+    """Load a fine-tuned model, whole or not at all.
+
+    Args:
+        named: A folder, or a model of the hub.
+        task: The head that it must have.
+        labels: Its labels in the order of their ids; None to take them as they are.
+
+    Returns:
+        The model in evaluation mode, in single precision.
+
+    Raises:
+        HeadstartError: It has another head, other labels, or the same in another order; or its
+            tensors do not fit its config.
+    """
+    opened = open_model(named)
+    if opened.head != task:
+        raise HeadstartError(
+            f"the model's head is {opened.head!r}, not {task!r}",
+            where=opened.where,
+            way_out="name it as teacher.base to give it a fresh head, or name another model",
+        )
+    if labels is not None:
+        check_labels(labels, labels_of(opened.config), where=opened.where)
+    return _load(opened, task, seed=0, base=False)
+
+
+def with_head(
+    base: Named | PreTrainedModel, *, task: Head, labels: Sequence[str], seed: int = 0
+) -> PreTrainedModel:
+    """Give a pre-trained encoder a fresh head.
+
+    Weights that the base has under the same name are taken from it (a pooler, ModernBERT's
+    prediction layer); those that depend on the labels are always fresh.
+
+    Args:
+        base: A model, a folder, or a model of the hub.
+        task: The head that it gets.
+        labels: Label names in the order of their ids.
+        seed: Of the fresh weights.
+
+    Raises:
+        HeadstartError: The base's tensors do not fit its config.
+    """
+    opened = open_model(base)
+    config = copy.deepcopy(opened.config)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.problem_type = None  # a tuned base may have had another
+    return _load(replace(opened, config=config), task, seed=seed, base=True)
+
+
+def _load(opened: Opened, head: Head, *, seed: int, base: bool) -> PreTrainedModel:
+    family, plain = opened.family, opened.plain
+    found = fit(family, plain, head, opened.shapes, where=opened.where, base=base)
+    tensors = transplant(
+        opened.read,
+        [e for e in entries(family, plain, head) if e.template not in found.absent],
+        full(shape_of(family, plain)),
+        sizes=lengths(family, plain),
+        source_prefix=found.prefix,
+        target_prefix=prefix_of(family, head),
+    )
+    return assemble(opened.config, head, tensors, seed=seed)
+
+
+def labels_of(config: PreTrainedConfig) -> tuple[str, ...]:
+    """List a config's labels in the order of their ids."""
+    names = {int(i): str(name) for i, name in (config.id2label or {}).items()}
+    return tuple(names[i] for i in sorted(names))
+
+
+def load_tokenizer(named: Named) -> PreTrainedTokenizerBase:
+    """Load a tokenizer that knows where words begin.
+
+    Raises:
+        HeadstartError: There is none, or it is not a fast one.
+    """
+    folder = find_folder(named)
+    if not any(path for kind in _TOKENIZER_FILES for path in folder.glob(kind)):
+        # transformers would make up an empty one
+        raise HeadstartError(
+            "the folder has no tokenizer",
+            where=str(folder),
+            way_out="save the tokenizer into the model's folder with save_pretrained",
+        )
+    try:
+        tokenizer = _TOKENIZERS.from_pretrained(folder, trust_remote_code=False)
+    except Exception as fault:  # a broken file fails in many ways
+        raise HeadstartError(
+            f"cannot read the tokenizer: {first_line(fault)}",
+            where=str(folder),
+            way_out="copy or download the tokenizer's files again",
+        ) from fault
+    if not tokenizer.is_fast:
+        raise HeadstartError(
+            "the tokenizer does not say which word a piece belongs to",
+            where=str(folder),
+            way_out="give a folder with tokenizer.json",
+        )
+    return tokenizer
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    folder: str | Path,
+    *,
+    selection: Selection | None = None,
+) -> None:
+    """Write a folder that the stock classes load; it appears whole or not at all.
+
+    Args:
+        model: Written as safetensors.
+        tokenizer: Written beside it.
+        folder: Made with its parents; an older model there is replaced.
+        selection: Written as ``selection.json``.
+
+    Raises:
+        HeadstartError: The folder holds something that is no model.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
+        raise HeadstartError(
+            "the folder holds something that is no model",
+            where=str(folder),
+            way_out="choose an empty or a new folder",
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with quiet():
+            for part in (model, tokenizer):
+                if part is not None:
+                    cast("Any", part).save_pretrained(fresh)
+        if selection is not None:
+            (fresh / "selection.json").write_text(selection.to_json(), encoding="utf-8")
+        _put(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _put(fresh: Path, folder: Path) -> None:
+    fresh.chmod(0o755)  # mkdtemp gives a folder that only its owner may read
+    if folder.exists():
+        old = fresh.with_name(f"{fresh.name}.old")
+        folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old)
+    else:
+        fresh.rename(folder)
+
+
+def count_parameters(model: PreTrainedModel) -> dict[str, int]:
+    """Count a model's parameters, shared ones once, as ``layout.count_parameters`` does."""
+    opened = open_model(model)
+    return count(opened.family, opened.plain, opened.head)
+
+
+def weights_fingerprint(model: PreTrainedModel) -> str:
+    """Hash a model's weights by name, type, shape and content, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(plain.numpy().data)
+    return digest.hexdigest()
+
+
+def source_fingerprint(named: Named) -> str:
+    """Hash a stored model's config and weights as they lie on disk, as 64 hex digits."""
+    folder = find_folder(named)
+    digest = hashlib.sha256()
+    for file in (folder / "config.json", *weight_files(folder)):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

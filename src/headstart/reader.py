@@ -1,0 +1,216 @@
+"""Open a model's tensors one by one, wherever it is: in memory, in a folder, on the hub.
+
+Weights are read from safetensors alone, so that nothing in a checkpoint is ever run, and a teacher
+on disk is never held whole.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import huggingface_hub
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from headstart.errors import HeadstartError
+from headstart.families import family_of
+from headstart.layout import ARCHITECTURES, Family, Head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from torch import Tensor
+
+# Their types are open; what is taken from them is typed where it is taken.
+_HUB: Any = huggingface_hub
+_CONFIGS: Any = AutoConfig
+Named = str | Path
+# What a model needs and nothing else: no pickles, no other engines' weights.
+_WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "*vocab*",
+           "merges.txt", "*.model", "special_tokens_map.json"]  # fmt: skip
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model whose tensors can be read one by one, in memory or on disk.
+
+    Args:
+        config: Its config.
+        family: Its table.
+        head: Its head; ``none`` also for heads that no table knows.
+        shapes: Shape of each tensor by name.
+        read: Gives one tensor by name, on the CPU, in single precision or better.
+        where: The folder or class, for errors.
+    """
+
+    config: PreTrainedConfig
+    family: Family
+    head: Head
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]
+    where: str
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The config as plain data."""
+        return self.config.to_dict()
+
+
+def open_model(named: Named | PreTrainedModel) -> Opened:
+    """Open a model in memory, a folder, or a model of the hub.
+
+    Raises:
+        HeadstartError: It is not there, not in safetensors, broken, or of an unknown family.
+    """
+    if isinstance(named, PreTrainedModel):
+        return _open_memory(named)
+    return _open_folder(find_folder(named))
+
+
+def _open_memory(model: PreTrainedModel) -> Opened:
+    config = model.config
+    family = family_of(config.to_dict())
+    tensors = model.state_dict()
+    return Opened(
+        config,
+        family,
+        _head_of([type(model).__name__]),
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        lambda name: _widened(tensors[name].detach().cpu(), name),
+        type(model).__name__,
+    )
+
+
+def read_config(named: Named) -> PreTrainedConfig:
+    """Read a model's config; of a model of the hub nothing else is fetched.
+
+    Raises:
+        HeadstartError: There is none, it is broken, or its family has no table.
+    """
+    folder = Path(named)
+    if not folder.is_dir():
+        folder = _fetch(str(named), ["config.json"])
+    family_of(_read_json(folder / "config.json"))
+    return _CONFIGS.from_pretrained(folder, trust_remote_code=False)
+
+
+def _open_folder(folder: Path) -> Opened:
+    config = read_config(folder)
+    files = weight_files(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    places: dict[str, tuple[Any, str]] = {}
+    for file in files:
+        with _broken_file(file):
+            handle: Any = safe_open(file, framework="pt")
+            for stored in handle.keys():  # noqa: SIM118 - a handle is no mapping
+                name = _modern(stored)
+                shapes[name] = tuple(handle.get_slice(stored).get_shape())
+                places[name] = (handle, stored)
+
+    def read(name: str) -> Tensor:
+        handle, stored = places[name]
+        return _widened(handle.get_tensor(stored), name)
+
+    family, head = family_of(config.to_dict()), _head_of(config.architectures or [])
+    return Opened(config, family, head, shapes, read, str(folder))
+
+
+def _modern(name: str) -> str:
+    """Give a LayerNorm's weight its name of today; BERT's first checkpoints have another."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _head_of(architectures: Sequence[str]) -> Head:
+    for head, ending in ARCHITECTURES.items():
+        if architectures and architectures[0].endswith(ending):
+            return head
+    return "none"
+
+
+def _widened(tensor: Tensor, name: str) -> Tensor:
+    if not tensor.is_floating_point() or tensor.element_size() < 2:
+        raise HeadstartError(
+            f"{name} is stored as {tensor.dtype}",
+            where=name,
+            way_out="give the model before its quantization",
+        )
+    return tensor.float() if tensor.element_size() == 2 else tensor
+
+
+@contextmanager
+def _broken_file(file: Path) -> Generator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as fault:
+        raise HeadstartError(
+            f"cannot read the weights: {first_line(fault)}",
+            where=str(file),
+            way_out="copy or download the file again",
+        ) from fault
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as fault:
+        raise HeadstartError(
+            f"cannot read {file.name}: {first_line(fault)}",
+            where=str(file),
+            way_out="give a folder that save_pretrained wrote",
+        ) from fault
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List a folder's safetensors files.
+
+    Raises:
+        HeadstartError: It has none.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        named: Mapping[str, str] = _read_json(index).get("weight_map", {})
+        return [folder / name for name in sorted(set(named.values()))]
+    whole = folder / "model.safetensors"
+    if whole.exists():
+        return [whole]
+    pickled = [file.name for kind in _PICKLES for file in sorted(folder.glob(kind))]
+    raise HeadstartError(
+        "the folder has no model.safetensors" + (f", only {pickled[0]}" if pickled else ""),
+        where=str(folder),
+        way_out="pickles are never opened; where you trust the model, load it with its own class "
+        "of transformers and call save_pretrained(new_folder)",
+    )
+
+
+def find_folder(named: Named) -> Path:
+    """Find a model's folder; a model of the hub is fetched into the hub's cache.
+
+    Raises:
+        HeadstartError: There is no such folder and no such model.
+    """
+    folder = Path(named)
+    return folder if folder.is_dir() else _fetch(str(named), _WANTED)
+
+
+def _fetch(name: str, patterns: list[str]) -> Path:
+    try:
+        return Path(_HUB.snapshot_download(name, allow_patterns=patterns))
+    except Exception as fault:  # the hub's errors share no base class
+        raise HeadstartError(
+            f"no folder and no model of the hub: {first_line(fault)}",
+            where=name,
+            way_out="check the name, and the connection if it is a model of the hub",
+        ) from fault
+
+
+def first_line(fault: Exception) -> str:
+    """Give the gist of another library's error."""
+    return next(iter(str(fault).splitlines()), type(fault).__name__)

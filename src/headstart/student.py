@@ -1,0 +1,257 @@
+"""Make a student from its teacher: shape, selection, first weights, and where each came from."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.assembly import assemble, prefix_of
+from headstart.checkpoint import load_tokenizer, save_model
+from headstart.errors import HeadstartError
+from headstart.fitting import Fit, fit
+from headstart.layout import (
+    Entry,
+    entries,
+    lengths,
+    shape_of,
+    student_changes,
+)
+from headstart.reader import Named, Opened, open_model
+from headstart.rules import Scores, choose, student_shape
+from headstart.transplant import magnitudes, shuffled, source_name, transplant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from headstart.selection import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A student before its training.
+
+    Args:
+        model: In evaluation mode, on the CPU.
+        selection: What it keeps of its teacher.
+        provenance: For each of its tensors, ``teacher:NAME``, ``base:NAME``, ``permuted:NAME``,
+            ``fresh``, or ``tied:NAME``.
+        unused: The teacher's tensors that no part of the student comes from.
+    """
+
+    model: PreTrainedModel
+    selection: Selection
+    provenance: dict[str, str]
+    unused: tuple[str, ...]
+
+
+def make_student(
+    teacher: PreTrainedModel | Named,
+    *,
+    base: PreTrainedModel | Named | None = None,
+    shape: Mapping[str, int | None] | None = None,
+    rules: Mapping[str, str | Sequence[int]] | None = None,
+    source: str = "teacher",
+    seed: int = 0,
+) -> Made:
+    """Make a student of a given shape.
+
+    Labels, problem type, dropout and all other settings are the teacher's, whatever the source.
+    Which layers, channels, heads and neurons are kept does not depend on the source either:
+    magnitudes are always the teacher's.
+
+    Args:
+        teacher: A model, a folder (read tensor by tensor), or a model of the hub.
+        base: The model that the teacher was fine-tuned from; for source ``base``.
+        shape: Sizes, see `student_shape`.
+        rules: Rules, see `choose`.
+        source: ``teacher``: all weights are the teacher's. ``base``: the encoder is the base's,
+            with what else it has under the same name; the rest of the head is fresh.
+            ``scratch``: all weights are fresh. ``permuted``: the teacher's, shuffled within
+            each tensor.
+        seed: Of fresh weights, of shuffling, and of rule ``random``.
+
+    Raises:
+        HeadstartError: Shape, rules, teacher or base are at fault.
+    """
+    opened = open_model(teacher)
+    found = _checked(opened)
+    old = shape_of(opened.family, opened.plain)
+    selection = choose(
+        old,
+        student_shape(old, shape or {}),
+        rules=rules,
+        source=source,
+        scores=_scores(opened, found, rules or {}),
+        seed=seed,
+        keep_first=opened.family.keep_first(opened.plain),
+    )
+    return _make(opened, found, selection, base=base, seed=seed)
+
+
+def make_selected(
+    teacher: PreTrainedModel | Named,
+    selection: Selection,
+    *,
+    base: PreTrainedModel | Named | None = None,
+    seed: int = 0,
+) -> Made:
+    """Make the student that a selection describes, its source included.
+
+    Raises:
+        HeadstartError: The selection was made for another teacher, or teacher or base are at
+            fault.
+    """
+    opened = open_model(teacher)
+    found = _checked(opened)
+    if shape_of(opened.family, opened.plain) != selection.teacher:
+        raise HeadstartError(
+            f"the selection is for a teacher of {selection.teacher}",
+            where=opened.where,
+            way_out="choose again for this teacher",
+        )
+    return _make(opened, found, selection, base=base, seed=seed)
+
+
+def student_from(
+    teacher: PreTrainedModel | Named,
+    *,
+    layers: int | None = None,
+    hidden: int | None = None,
+    heads: int | None = None,
+    ffn: int | None = None,
+    layer_rule: str | Sequence[int] = "even",
+    seed: int = 0,
+) -> PreTrainedModel:
+    """Cut a student out of a teacher, ready to be trained anywhere.
+
+    Args:
+        teacher: A model, a folder, or a model of the hub.
+        layers: How many layers it keeps.
+        hidden: Width of its residual stream, a multiple of the head size.
+        heads: How many heads it keeps; hidden / head size if not named.
+        ffn: Neurons of its feed-forward blocks; in proportion to hidden if not named.
+        layer_rule: Which layers, see `LAYER_RULES`, or their numbers.
+        seed: Of rule ``random``.
+
+    Raises:
+        HeadstartError: The shape cannot be cut from this teacher.
+    """
+    shape = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn}
+    return make_student(teacher, shape=shape, rules={"layers": layer_rule}, seed=seed).model
+
+
+def cut_checkpoint(
+    teacher: Named,
+    out: str | Path,
+    *,
+    base: Named | None = None,
+    shape: Mapping[str, int | None] | None = None,
+    rules: Mapping[str, str | Sequence[int]] | None = None,
+    source: str = "teacher",
+    seed: int = 0,
+) -> Made:
+    """Cut a student from a teacher on disk and write its folder, tokenizer included.
+
+    Raises:
+        HeadstartError: As `make_student`; or the output folder is taken.
+    """
+    if Path(teacher).resolve() == Path(out).resolve():
+        raise HeadstartError(
+            "the student would take its teacher's place",
+            where=str(out),
+            way_out="choose another folder",
+        )
+    made = make_student(teacher, base=base, shape=shape, rules=rules, source=source, seed=seed)
+    save_model(made.model, load_tokenizer(teacher), out, selection=made.selection)
+    return made
+
+
+def _checked(opened: Opened) -> Fit:
+    return fit(opened.family, opened.plain, opened.head, opened.shapes, where=opened.where)
+
+
+def _scores(
+    opened: Opened, found: Fit, rules: Mapping[str, str | Sequence[int]]
+) -> dict[str, Scores] | None:
+    if "magnitude" not in rules.values():
+        return None
+    family, plain = opened.family, opened.plain
+    listed = entries(family, plain, opened.head)
+    return magnitudes(opened.read, listed, shape_of(family, plain), prefix=found.prefix)
+
+
+def _make(
+    opened: Opened,
+    found: Fit,
+    selection: Selection,
+    *,
+    base: PreTrainedModel | Named | None,
+    seed: int,
+) -> Made:
+    config = _config(opened, selection)
+    source = selection.source
+    origin, at = _origin(base, opened) if source == "base" else (opened, found)
+    prefix = prefix_of(opened.family, opened.head)
+    wanted = entries(opened.family, config.to_dict(), opened.head)
+    copied = [] if source == "scratch" else [e for e in wanted if e.template not in at.absent]
+    tensors = transplant(
+        origin.read,
+        copied,
+        selection,
+        sizes=lengths(opened.family, opened.plain),
+        source_prefix=at.prefix,
+        target_prefix=prefix,
+    )
+    if source == "permuted":
+        tensors = {name: shuffled(name, t, seed=seed) for name, t in tensors.items()}
+    names = {e.name(prefix): source_name(e, selection, at.prefix) for e in copied}
+    taken = () if source in ("scratch", "base") else names.values()
+    used = {*taken, *(e.name(found.prefix) for e in wanted if e.tied)}
+    return Made(
+        assemble(config, opened.head, tensors, seed=seed),
+        selection,
+        {e.name(prefix): _origin_of(e, names, source, prefix) for e in wanted},
+        tuple(name for name in opened.shapes if name not in used),
+    )
+
+
+def _origin_of(entry: Entry, names: Mapping[str, str], source: str, prefix: str) -> str:
+    if entry.tied:
+        return f"tied:{entry.tied.format(p=prefix)}"
+    name = entry.name(prefix)
+    return f"{source}:{names[name]}" if name in names else "fresh"
+
+
+def _origin(base: PreTrainedModel | Named | None, teacher: Opened) -> tuple[Opened, Fit]:
+    """Open the base, and hold it against the teacher's config."""
+    if base is None:
+        raise HeadstartError(
+            "source base needs the model that the teacher was fine-tuned from",
+            where="recipe key teacher.base",
+            way_out="name it there, or choose another init.source",
+        )
+    opened = open_model(base)
+    if opened.family != teacher.family:
+        raise HeadstartError(
+            f"the base is of type {opened.family.model_type}, the teacher of type "
+            f"{teacher.family.model_type}",
+            where=opened.where,
+            way_out="name the model that the teacher was fine-tuned from",
+        )
+    at = fit(
+        teacher.family, teacher.plain, teacher.head, opened.shapes, where=opened.where, base=True
+    )
+    return opened, at
+
+
+def _config(opened: Opened, selection: Selection) -> PreTrainedConfig:
+    """Give the teacher's config with the student's sizes."""
+    family, plain, shape = opened.family, opened.plain, selection.student
+    config = copy.deepcopy(opened.config)
+    for key, value in student_changes(family, plain, shape, layers=selection.layers).items():
+        setattr(config, key, value)
+    return config

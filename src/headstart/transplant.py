@@ -1,0 +1,139 @@
+"""Cut tensors as a selection says: copy, shuffle, and score by magnitude.
+
+Tensors come in through a function that reads one by name, so that a teacher on disk is never
+held whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.layout import Axis, Entry, Shape, dim_length
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from headstart.selection import Selection
+
+Read = Callable[[str], Tensor]
+
+
+def cut(tensor: Tensor, entry: Entry, selection: Selection, sizes: Mapping[Axis, int]) -> Tensor:
+    """Keep of one tensor what a selection says.
+
+    Args:
+        tensor: The teacher's tensor, its dimensions as ``entry.axes``.
+        entry: The student's tensor that it becomes.
+        selection: What is kept.
+        sizes: The teacher's length of each axis.
+
+    Returns:
+        A new tensor of the same type.
+    """
+    for dim, axis in enumerate(entry.axes):
+        kept = selection.keep(axis, entry.layer, sizes)
+        if kept is not None and kept != tuple(range(dim_length(axis, sizes))):
+            tensor = tensor.index_select(dim, torch.tensor(kept, device=tensor.device))
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def transplant(
+    read: Read,
+    entries: Iterable[Entry],
+    selection: Selection,
+    *,
+    sizes: Mapping[Axis, int],
+    source_prefix: str,
+    target_prefix: str,
+) -> dict[str, Tensor]:
+    """Make a student's tensors from a teacher's.
+
+    Args:
+        read: Gives a teacher's tensor by name.
+        entries: The student's tensors; shared ones are left to whoever shares them.
+        selection: What is kept.
+        sizes: The teacher's length of each axis.
+        source_prefix: Prefix of the encoder's names in the teacher.
+        target_prefix: Prefix of the encoder's names in the student.
+
+    Returns:
+        New tensors by the student's names.
+    """
+    student: dict[str, Tensor] = {}
+    for entry in entries:
+        if not entry.tied:
+            tensor = read(source_name(entry, selection, source_prefix))
+            student[entry.name(target_prefix)] = cut(tensor, entry, selection, sizes)
+    return student
+
+
+def source_name(entry: Entry, selection: Selection, prefix: str) -> str:
+    """Name the teacher's tensor that a student's tensor comes from."""
+    return entry.name(prefix, None if entry.layer is None else selection.layers[entry.layer])
+
+
+def shuffled(name: str, tensor: Tensor, *, seed: int) -> Tensor:
+    """Shuffle the values of one tensor: same statistics, no knowledge.
+
+    Args:
+        name: The tensor's name; with the seed it decides the order.
+        tensor: Any shape, on the CPU, in single precision or better.
+        seed: Another seed, another order.
+
+    Returns:
+        A new tensor of the same shape and values.
+    """
+    digest = hashlib.sha256(name.encode()).digest()
+    rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
+    # Not by an index, which would be twice as large as the tensor.
+    return torch.from_numpy(rng.permutation(tensor.flatten().numpy())).reshape(tensor.shape)
+
+
+def magnitudes(
+    read: Read, entries: Sequence[Entry], shape: Shape, *, prefix: str
+) -> dict[str, NDArray[np.float64]]:
+    """Score channels, heads and neurons by the size of their weights.
+
+    A score is the mean absolute value of the weights that touch the unit, over the mean of the
+    whole tensor (so that a large table counts as much as a small matrix), summed over tensors.
+    Vectors (biases, gains) and weights of the head do not count.
+
+    Args:
+        read: Gives a tensor by name.
+        entries: The model's tensors.
+        shape: The model's shape.
+        prefix: Prefix of the encoder's names.
+
+    Returns:
+        ``hidden``, shape (hidden,); ``heads``, (layers, heads); ``ffn``, (layers, ffn).
+    """
+    scores = {
+        "hidden": np.zeros(shape.hidden),
+        "attention": np.zeros((shape.layers, shape.heads * shape.head_size)),
+        "ffn": np.zeros((shape.layers, shape.ffn)),
+    }
+    for entry in entries:
+        if len(entry.axes) > 1 and entry.part != "head":
+            _add(scores, entry, read(entry.name(prefix)))
+    heads = scores["attention"].reshape(shape.layers, shape.heads, shape.head_size).mean(axis=2)
+    return {"hidden": scores["hidden"], "heads": heads, "ffn": scores["ffn"]}
+
+
+def _add(scores: Mapping[str, NDArray[np.float64]], entry: Entry, tensor: Tensor) -> None:
+    size = tensor.detach().abs()
+    whole = size.mean(dtype=torch.float64).clamp_min(1e-30)
+    for dim, axis in enumerate(entry.axes):
+        parts = axis if isinstance(axis, tuple) else (axis,)
+        if parts[0] not in scores:
+            continue
+        others = [d for d in range(size.dim()) if d != dim]
+        shares = size.mean(dim=others, dtype=torch.float64) / whole
+        units = shares.reshape(len(parts), -1).sum(dim=0).numpy()
+        row = scores[parts[0]]
+        row[... if row.ndim == 1 else entry.layer] += units

@@ -1,0 +1,164 @@
+"""A checkpoint is read tensor by tensor, or refused with its fault."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from headstart import reader
+from headstart.checkpoint import (
+    load_model,
+    save_model,
+    weights_fingerprint,
+)
+from headstart.errors import HeadstartError
+from headstart.layout import entries
+from headstart.reader import find_folder, open_model, read_config
+from tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LABELS = ("a", "b", "c")
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A fine-tuned BERT with its tokenizer."""
+    save_model(tiny_model("bert"), tiny_tokenizer(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+# --- faults of a checkpoint ---
+
+
+def write_config(folder: Path, **changes: Any) -> None:
+    place = folder / "config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | changes))
+
+
+def only_a_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut_short(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def without_a_shard(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    tiny_model("bert").save_pretrained(folder, max_shard_size="30KB")
+    next(iter(sorted(folder.glob("model-0*.safetensors")))).unlink()
+
+
+def quantized(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.weight"] = tensors["classifier.weight"].to(torch.int8)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["bert.pooler.dense.bias"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pickle": (
+        only_a_pickle,
+        r"(?s)no model\.safetensors, only pytorch_model\.bin.*save_pretrained",
+    ),
+    "nothing": (lambda f: (f / "model.safetensors").unlink(), r"no model\.safetensors\n"),
+    "cut short": (cut_short, r"(?s)cannot read the weights.*model\.safetensors.*again"),
+    "no shard": (without_a_shard, r"(?s)cannot read the weights.*model-00001-of"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"cannot read config\.json"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), r"cannot read config\.json"),
+    "listed config": (lambda f: (f / "config.json").write_text("[1]"), r"cannot read config\.json"),
+    "unknown family": (lambda f: write_config(f, model_type="gpt2"), r"(?s)'gpt2'.*FAMILIES"),
+    "other depth": (lambda f: write_config(f, num_hidden_layers=5), r"layer\.4\..* is missing"),
+    "other width": (lambda f: write_config(f, intermediate_size=70), r"has shape \(64, 32\)"),
+    "fewer layers": (
+        lambda f: write_config(f, num_hidden_layers=3),
+        r"layer\.3\..*not in the table",
+    ),
+    "quantized": (quantized, r"(?s)classifier\.weight is stored as torch\.int8.*quantization"),
+    "a tensor less": (without_a_tensor, r"bert\.pooler\.dense\.bias is missing"),
+    "other head": (
+        lambda f: write_config(f, architectures=["BertForTokenClassification"]),
+        r"(?s)head is 'tagging', not 'classification'.*teacher\.base",
+    ),
+    "unknown head": (
+        lambda f: write_config(f, architectures=["BertForQuestionAnswering"]),
+        r"head is 'none', not 'classification'",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_checkpoint_is_refused(fault: str, stored: Path) -> None:
+    spoil, message = FAULTS[fault]
+    spoil(stored)
+    with pytest.raises(HeadstartError, match=message):
+        load_model(stored, task="classification")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(("b", "a", "c"), "order"), (("a", "b"), "b"), (("a", "b", "d"), "d")],
+)
+def test_other_labels_or_another_order_are_refused(
+    labels: tuple[str, ...], message: str, stored: Path
+) -> None:
+    with pytest.raises(HeadstartError, match=message):
+        load_model(stored, task="classification", labels=labels)
+
+
+def test_a_name_that_is_no_model_is_refused() -> None:
+    with pytest.raises(HeadstartError, match=r"(?s)no folder and no model of the hub.*not/a/name"):
+        find_folder("not/a/name")
+
+
+def test_a_hub_name_fetches_no_pickle(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    class Hub:
+        @staticmethod
+        def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
+            assert name == "some/model"
+            asked.append(allow_patterns)
+            return str(stored)
+
+    monkeypatch.setattr(reader, "_HUB", Hub)
+    assert open_model("some/model").head == "classification"
+    assert read_config("some/model").model_type == "bert"
+    assert asked[1] == ["config.json"]
+    assert not any(".bin" in pattern or pattern == "*" for pattern in asked[0])
+
+
+def test_a_folder_is_read_tensor_by_tensor(stored: Path) -> None:
+    opened = open_model(stored)
+    config = opened.plain
+    names = {e.name("bert.") for e in entries(opened.family, config, "classification")}
+    assert set(opened.shapes) == names
+    assert opened.read("classifier.bias").equal(tiny_model("bert").classifier.bias)
+
+
+def test_old_names_of_layer_norms_are_read(stored: Path) -> None:
+    """BERT's first checkpoints say gamma and beta."""
+    before = weights_fingerprint(load_model(stored, task="classification"))
+    tensors = load_file(stored / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for name, tensor in tensors.items()
+    }
+    assert old.keys() != tensors.keys()
+    save_file(old, stored / "model.safetensors", metadata={"format": "pt"})
+    assert weights_fingerprint(load_model(stored, task="classification")) == before
