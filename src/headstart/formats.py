@@ -1,0 +1,252 @@
+"""Readers of labelled text: Parquet, JSON lines, CSV, TSV, and CoNLL files with IOB2 tags."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headstart.errors import HeadstartError, nearest
+
+Reader = Callable[[Path, Collection[str]], pa.Table]
+Numbered = tuple[int, str]
+"""A line and its number, from 1."""
+
+NOTE = b"headstart.classes"  # in a table's metadata: JSON, column to class names
+COMMENT = re.compile(r"#\s*[\w.:]+\s*=|-DOCSTART-")
+
+
+def read(path: Path, wanted: Collection[str]) -> pa.Table:
+    """Read some columns of a file, whose ending names its format.
+
+    Args:
+        path: A file in UTF-8, with or without a byte order mark, or in Parquet.
+        wanted: Columns to read; those that the file lacks are left out.
+
+    Returns:
+        The columns in the file's order. A CoNLL file has `tokens`, `tags`, and `id` if its
+        comments name one. Class ids of Parquet files that 🤗 datasets wrote become names.
+
+    Raises:
+        HeadstartError: Unknown format, or a broken file, with its line.
+    """
+    reader = READERS.get(path.suffix)
+    if reader is None:
+        raise HeadstartError(
+            f"cannot read files of type {path.suffix!r}",
+            where=str(path),
+            way_out=nearest(path.suffix, READERS),
+        )
+    return reader(path, wanted)
+
+
+def decode_classes(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
+    """Put names in the place of class ids, and note their order for `classes_of`.
+
+    Args:
+        table: Columns of ids, or of lists of ids; -1 stands for no label.
+        features: How 🤗 datasets describes the columns, `Features.to_dict()`.
+    """
+    orders: dict[str, tuple[str, ...]] = {}
+    for place, name in enumerate(table.column_names):
+        classes = _class_names(features.get(name))
+        column = table[name].combine_chunks()
+        if not classes:
+            continue
+        orders[name] = classes
+        ids = column.to_pylist()
+        if pa.types.is_integer(column.type):
+            table = table.set_column(place, name, pa.array(_named(ids, classes), pa.string()))
+        elif pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type):
+            rows = [_named(row, classes) for row in ids]
+            table = table.set_column(place, name, pa.array(rows, pa.list_(pa.string())))
+    return table.replace_schema_metadata({NOTE: json.dumps(orders)})
+
+
+def classes_of(table: pa.Table, column: str) -> tuple[str, ...]:
+    """Find the names of a column's classes in the order of their ids; empty if none are known."""
+    note = (table.schema.metadata or {}).get(NOTE, b"{}")
+    return tuple(json.loads(note).get(column, ()))
+
+
+def _class_names(feature: object) -> tuple[str, ...]:
+    """Find names in the description of a column of classes, or of lists of them."""
+    if isinstance(feature, list):  # how datasets 3 and older describe lists
+        return _class_names(cast("list[object]", feature)[0] if feature else None)
+    if not isinstance(feature, Mapping):
+        return ()
+    described = cast("Mapping[str, Any]", feature)
+    if described.get("_type") == "ClassLabel":
+        return tuple(described.get("names") or ())
+    return _class_names(described.get("feature"))
+
+
+def _named(ids: Sequence[int | None] | None, classes: tuple[str, ...]) -> list[str | None]:
+    known = range(len(classes))
+    return [classes[i] if i is not None and i in known else None for i in ids or ()]
+
+
+def _parquet(path: Path, wanted: Collection[str]) -> pa.Table:
+    try:
+        file = pq.ParquetFile(path)
+        table = file.read([c for c in file.schema_arrow.names if c in wanted])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(path, f"not a whole Parquet file ({error})") from error
+    note = (file.schema_arrow.metadata or {}).get(b"huggingface")
+    if note is None:
+        return table
+    return decode_classes(table, json.loads(note).get("info", {}).get("features") or {})
+
+
+def _jsonl(path: Path, wanted: Collection[str]) -> pa.Table:
+    rows: list[dict[str, object]] = []
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise _broken(path, f"not JSON ({error.msg})", number) from error
+        if not isinstance(row, dict):
+            raise _broken(path, "not a JSON object", number)
+        rows.append(cast("dict[str, object]", row))
+    columns = dict.fromkeys(key for row in rows for key in row if key in wanted)
+    return pa.table({name: _column(path, name, rows) for name in columns})
+
+
+def _column(path: Path, name: str, rows: list[dict[str, object]]) -> pa.Array:
+    try:
+        return pa.array([row.get(name) for row in rows])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise _broken(path, f"column {name!r} mixes types ({error})") from error
+
+
+def _csv(path: Path, wanted: Collection[str]) -> pa.Table:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    return _separated(path, wanted, _counted(path, reader))
+
+
+def _counted(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:  # noqa: ANN401
+    """Give the rows of a csv reader with the line that each ends in."""
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise _broken(path, f"not CSV ({error})", reader.line_num) from error
+
+
+def _tsv(path: Path, wanted: Collection[str]) -> pa.Table:
+    """Tabs separate and nothing quotes: a text keeps its quotation marks."""
+    return _separated(path, wanted, ((n, line.split("\t")) for n, line in _lines(path)))
+
+
+def _separated(
+    path: Path, wanted: Collection[str], rows: Iterator[tuple[int, list[str]]]
+) -> pa.Table:
+    _, header = next(rows, (1, list[str]()))
+    columns: list[list[str]] = [[] for _ in header]
+    for number, row in rows:
+        if row in ([], [""]):
+            continue
+        if len(row) != len(header):
+            raise _broken(path, f"{len(row)} fields where the header has {len(header)}", number)
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    named = zip(header, columns, strict=True)
+    return pa.table({n: pa.array(c, pa.string()) for n, c in named if n in wanted})
+
+
+def _conll(path: Path, wanted: Collection[str]) -> pa.Table:
+    """Token first and tag last, or (UNER) running number, token, tag and more."""
+    sentences, ids = _sentences(path)
+    is_numbered = bool(sentences) and all(
+        len(fields) > 2 and fields[0] == str(place)
+        for sentence in sentences
+        for place, (_, fields) in enumerate(sentence, 1)
+    )
+    token, tag = (1, 2) if is_numbered else (0, -1)
+    columns = {
+        "tokens": pa.array([[f[token] for _, f in s] for s in sentences], pa.list_(pa.string())),
+        "tags": pa.array([[f[tag] for _, f in s] for s in sentences], pa.list_(pa.string())),
+        "id": pa.array(ids, pa.string()),
+    }
+    if not any(ids):
+        del columns["id"]
+    return pa.table({name: column for name, column in columns.items() if name in wanted})
+
+
+Fields = tuple[int, list[str]]
+
+
+def _sentences(path: Path) -> tuple[list[list[Fields]], list[str | None]]:
+    """Cut a CoNLL file at blank lines into numbered fields, and find `# sent_id = …`."""
+    lines = list(_lines(path))
+    separator = "\t" if any("\t" in line for _, line in lines) else None
+    sentences: list[list[Fields]] = [[]]
+    ids: list[str | None] = [None]
+    for number, line in lines:
+        if not line.strip():
+            if sentences[-1]:
+                sentences.append([])
+                ids.append(None)
+        elif _is_comment(line, separator):
+            key, _, value = line.lstrip("# ").partition("=")
+            ids[-1] = value.strip() if key.strip() == "sent_id" else ids[-1]
+        else:
+            sentences[-1].append((number, _fields(path, number, line, separator)))
+    if not sentences[-1]:
+        del sentences[-1], ids[-1]
+    return sentences, ids
+
+
+def _is_comment(line: str, separator: str | None) -> bool:
+    """A line with `#` may also be a token: `# O`, or `#` and a tab."""
+    return COMMENT.match(line) is not None or (
+        separator is not None and line.startswith("#") and separator not in line
+    )
+
+
+def _fields(path: Path, number: int, line: str, separator: str | None) -> list[str]:
+    fields = line.rstrip("\r").split(separator)
+    if len(fields) < 2:
+        raise _broken(path, f"a token without a tag: {line.strip()!r}", number)
+    return fields
+
+
+def _lines(path: Path) -> Iterator[Numbered]:
+    """Only a line feed ends a line: texts may hold U+2028 and its like."""
+    text = _text(path)
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        yield number, line.removesuffix("\r")
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _broken(path, "not UTF-8", line) from error
+
+
+def _broken(path: Path, what: str, line: int | None = None) -> HeadstartError:
+    where = str(path) if line is None else f"{path}, line {line}"
+    return HeadstartError(what, where=where, way_out="mend the file")
+
+
+READERS: Mapping[str, Reader] = {
+    ".parquet": _parquet,
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".iob2": _conll,
+    ".conll": _conll,
+}
+"""The formats by file ending."""
