@@ -1,0 +1,113 @@
+"""Pieces, units and batches: what a model reads, and where its answers are taken from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from headstart.encode import Encoded, collate, encode, pack, unit_logits, word_predictions
+from headstart.errors import HeadstartError
+from tiny import tiny_model, tiny_tokenizer
+
+TEXTS = ["wake me", "the zebra sings", "a", "wake the zebra at noon er"]
+TOKENS = [["wake", "me"], ["the", "zebra", "sings", "at", "noon"], ["a"], ["zebra", "er"]]
+LANGUAGES = ("xx", "yy")
+
+
+def texts(max_length: int = 40) -> Encoded:
+    table = pa.table({"language": ["xx", "xx", "yy", "yy"], "text": TEXTS, "label": [0, 1, 2, 1]})
+    return encode(
+        table, tiny_tokenizer(), task="classification", languages=LANGUAGES, max_length=max_length
+    )
+
+
+def tagged(max_length: int = 40) -> Encoded:
+    tags = [[0] * len(words) for words in TOKENS]
+    table = pa.table({"language": ["xx", "xx", "yy", "yy"], "tokens": TOKENS, "tags": tags})
+    return encode(
+        table, tiny_tokenizer(), task="tagging", languages=LANGUAGES, max_length=max_length
+    )
+
+
+def test_pieces_are_the_tokenizers_own() -> None:
+    encoded, tokenizer = texts(), tiny_tokenizer()
+    for i, text in enumerate(TEXTS):
+        own = encoded.ids[encoded.starts[i] : encoded.starts[i + 1]].tolist()
+        assert own == tokenizer(text)["input_ids"]
+    assert encoded.language_ids.tolist() == [0, 0, 1, 1]
+    assert len(encoded) == 4
+
+
+def test_a_words_unit_is_its_first_piece() -> None:
+    encoded, tokenizer = tagged(), tiny_tokenizer()
+    for i, words in enumerate(TOKENS):
+        pieces = encoded.ids[encoded.starts[i] : encoded.starts[i + 1]]
+        places = encoded.positions[encoded.unit_starts[i] : encoded.unit_starts[i + 1]]
+        heads = tokenizer.convert_ids_to_tokens(pieces[places].tolist())
+        assert len(heads) == len(words)
+        assert all(f"▁{word}".startswith(head) for head, word in zip(heads, words, strict=True))
+
+
+def test_truncated_words_are_errors_not_absent() -> None:
+    whole, cut = tagged(), tagged(max_length=6)
+    assert whole.truncated == 0
+    assert cut.truncated > 0
+    assert len(cut.words) == len(whole.words)
+    logits = np.tile(np.array([[0.0, 1.0]], np.float32), (len(cut.gold), 1))
+    predicted = word_predictions(cut, logits, absent=0)
+    assert (predicted == 0).sum() == cut.truncated
+    assert (predicted == 1).sum() == len(cut.gold)
+
+
+@pytest.mark.parametrize("make", [texts, tagged])
+def test_a_batch_gives_each_example_its_own_logits(make: type) -> None:
+    """Logits of units from a padded batch are those of every example alone."""
+    encoded: Encoded = make()
+    model = tiny_model("bert", encoded.task).double()
+    batch = collate(encoded, np.array([2, 0, 3, 1]))
+    with torch.no_grad():
+        together = unit_logits(model(**batch.inputs).logits, batch)
+        alone = []
+        for i in (2, 0, 3, 1):
+            one = collate(encoded, np.array([i]))
+            assert one.inputs["attention_mask"].all()
+            alone.append(unit_logits(model(**one.inputs).logits, one))
+    torch.testing.assert_close(together, torch.cat(alone))
+    assert batch.gold.tolist() == encoded.gold[batch.units].tolist()
+
+
+def test_units_point_at_their_rows() -> None:
+    encoded = tagged()
+    batch = collate(encoded, np.array([1, 3]))
+    expected = [*range(encoded.unit_starts[1], encoded.unit_starts[2])]
+    expected += range(encoded.unit_starts[3], encoded.unit_starts[4])
+    assert batch.units.tolist() == expected
+
+
+def test_padding_is_the_tokenizers_own() -> None:
+    batch = collate(texts(), np.array([0, 3]))
+    assert (batch.inputs["input_ids"][batch.inputs["attention_mask"] == 0] == 1).all()
+
+
+def test_one_long_example_has_a_batch_of_its_own() -> None:
+    lengths = np.array([5, 900, 5, 5])
+    batches = pack(lengths, np.arange(4), tokens=64)
+    assert sorted(len(b) for b in batches) == [1, 3]
+
+
+def test_epochs_are_cut_into_other_batches() -> None:
+    lengths = np.random.default_rng(0).integers(3, 30, 400)
+    first, second = (
+        pack(lengths, np.random.default_rng(seed).permutation(400), tokens=256) for seed in (0, 1)
+    )
+    assert [sorted(b.tolist()) for b in first] != [sorted(b.tolist()) for b in second]
+
+
+def test_a_tokenizer_without_padding_is_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    table = pa.table({"language": ["xx"], "text": ["a"], "label": [0]})
+    with pytest.raises(HeadstartError, match="no padding piece"):
+        encode(table, tokenizer, task="classification", languages=("xx",), max_length=8)
