@@ -1,0 +1,183 @@
+"""What of a model is trained, in which precision, and how fast: set before the loop starts."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from headstart.settings import Train
+
+
+class RowEmbedding(nn.Module):
+    """A word embedding of which only some rows are trained.
+
+    The whole table stays in place, frozen; in train mode only the trained rows may be read.
+    Optimizer states exist for those rows only.
+
+    Args:
+        full: The embedding to stand in for.
+        rows: Piece ids to train, distinct, int64, shape (rows,).
+    """
+
+    def __init__(self, full: nn.Embedding, rows: Tensor) -> None:
+        """Copy the rows out of the table."""
+        super().__init__()
+        self.full = full.requires_grad_(False)
+        self.rows = nn.Parameter(full.weight.detach()[rows].clone())
+        place = torch.full((full.num_embeddings,), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        self.register_buffer("place", place, persistent=False)
+        self.place: Tensor
+        pad = full.padding_idx
+        self.pad = None if pad is None or place[pad] < 0 else int(place[pad])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look up pieces: int64 of any shape to that shape x embedding size."""
+        place = self.place[ids]
+        if self.training:
+            return F.embedding(place, self.rows, self.pad)
+        known = F.embedding(place.clamp(min=0), self.rows)
+        return torch.where((place >= 0).unsqueeze(-1), known, self.full(ids))
+
+    def fold_back(self) -> nn.Embedding:
+        """Put the trained rows back into the table, and return it."""
+        with torch.no_grad():
+            self.full.weight[self.place >= 0] = self.rows[self.place[self.place >= 0]]
+        return self.full
+
+
+@contextmanager
+def trainable(model: PreTrainedModel, settings: Train, pieces: Tensor) -> Generator[None]:
+    """Make a model trainable as the settings say, and an ordinary model again afterwards.
+
+    Args:
+        model: Changed in place: train mode, word embeddings, dropout.
+        settings: `word_embeddings`, `dropout`.
+        pieces: Distinct piece ids of the training text, int64.
+    """
+    words = cast("nn.Embedding", model.get_input_embeddings())
+    dropouts = _dropouts(model)
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    model.requires_grad_(True)
+    if settings.word_embeddings == "rows":
+        model.set_input_embeddings(RowEmbedding(words, pieces.to(words.weight.device)))
+    words.requires_grad_(settings.word_embeddings == "train")
+    if settings.dropout is not None:
+        _set_dropout(dropouts, [settings.dropout] * len(dropouts))
+    model.train()
+    try:
+        yield
+    finally:
+        _set_dropout(dropouts, [p for _, _, p in dropouts])
+        embedding = model.get_input_embeddings()
+        if isinstance(embedding, RowEmbedding):
+            model.set_input_embeddings(embedding.fold_back())
+        model.requires_grad_(True)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        model.eval()
+
+
+Dropouts = list[tuple[nn.Module, str, float]]
+
+
+def _dropouts(model: nn.Module) -> Dropouts:
+    """Every place that holds a dropout rate: module, attribute, rate."""
+    names = ("p", "drop_prob", "attention_dropout", "dropout_prob")
+    return [
+        (module, name, value)
+        for module in model.modules()
+        for name in names
+        if isinstance(value := vars(module).get(name), float)
+    ]
+
+
+def _set_dropout(places: Dropouts, rates: list[float]) -> None:
+    for (module, name, _), rate in zip(places, rates, strict=True):
+        setattr(module, name, rate)
+
+
+def optimizer_for(model: nn.Module, settings: Train) -> torch.optim.AdamW:
+    """AdamW over what is trainable; decay on matrices only, never on embeddings or norms."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    tables |= {id(m.rows) for m in model.modules() if isinstance(m, RowEmbedding)}
+    decay: list[Tensor] = []
+    plain: list[Tensor] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            is_matrix = parameter.ndim > 1 and id(parameter) not in tables
+            (decay if is_matrix else plain).append(parameter)
+    groups = [
+        {"params": decay, "weight_decay": settings.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+
+
+def rate_at(step: int, total: int, warmup: float) -> float:
+    """Linear warm-up, then linear decay to zero: the factor for one step.
+
+    Args:
+        step: 0 for the first step.
+        total: Steps in all.
+        warmup: Share of the steps that warm up.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    rising = max(round(total * warmup), 1)
+    return min((step + 1) / rising, (total - step) / max(total - rising, 1), 1.0)
+
+
+def open_accelerator(tracker: str | None = None, folder: str | Path = ".") -> Accelerator:
+    """Join the processes that `torchrun` started, or be the only one.
+
+    Args:
+        tracker: Name of a tracker of Accelerate, such as tensorboard.
+        folder: Where the tracker writes.
+    """
+    # Without an accelerator, Accelerate joins processes only where the processor is asked for.
+    on_processor = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=on_processor, log_with=tracker, project_dir=str(folder))
+    if tracker:
+        accelerator.init_trackers("headstart")
+    return accelerator
+
+
+@cache
+def has_fast_bf16(device: str) -> bool:
+    """Whether matrix products in bf16 are at least 1.3 times as fast as in fp32; measured once."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        a = torch.ones(768, 768, dtype=dtype, device=device)
+        times: list[float] = []
+        for _ in range(5):
+            start = time.perf_counter()
+            float((a @ a)[0, 0])
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return seconds(torch.bfloat16) * 1.3 < seconds(torch.float32)
+
+
+def computes_in_bf16(settings: Train, accelerator: Accelerator) -> bool:
+    """Decide on the precision; all processes follow the first."""
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    fast = torch.tensor(float(has_fast_bf16(accelerator.device.type)), device=accelerator.device)
+    if accelerator.num_processes > 1:
+        torch.distributed.broadcast(fast, 0)
+    return bool(fast.item())

@@ -1,0 +1,210 @@
+"""The stages of a run, each usable alone: text, teacher, student, training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart import checkpoint, packed
+from headstart.console import say
+from headstart.corpus import epoch_order, load_corpus
+from headstart.encode import encode
+from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
+from headstart.record import atomic_write
+from headstart.train import Dev, Job
+from headstart.tune import learn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from accelerate import Accelerator
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headstart.corpus import Corpus
+    from headstart.encode import Encoded
+    from headstart.recipe import Recipe
+    from headstart.settings import Data, Train
+
+COPIED_RATES = (1e-4, 3e-4, 1e-3)
+FRESH_RATES = (3e-4, 1e-3, 3e-3)
+RATES: Mapping[str, tuple[float, ...]] = {
+    "teacher": COPIED_RATES,
+    "base": COPIED_RATES,
+    "scratch": FRESH_RATES,
+    "permuted": FRESH_RATES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A corpus, tokenized."""
+
+    corpus: Corpus
+    splits: Mapping[str, Encoded]
+    data: Data
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """All languages, trained-on ones first."""
+        return (*self.corpus.languages, *self.corpus.zero_shot)
+
+    @property
+    def floor(self) -> float:
+        """Dev score of always answering the commonest class of train."""
+        train, dev = self.splits["train"], self.splits["dev"]
+        commonest = np.bincount(train.words, minlength=len(self.corpus.labels)).argmax()
+        always = np.zeros((len(dev.gold), len(self.corpus.labels)), np.float32)
+        always[:, commonest] = 1.0
+        return self.score(dev, always)
+
+    def score(self, split: Encoded, logits: NDArray[np.float32]) -> float:
+        """Main metric, mean over languages."""
+        return mean_score(score_languages(split, logits, self.corpus.labels), self.corpus.task)
+
+    def judge(self, accelerator: Accelerator, model: PreTrainedModel) -> Dev:
+        """Judge a model on dev."""
+        dev = self.splits["dev"]
+        logits = predict(model, dev, accelerator, label="dev")
+        return Dev(self.score(dev, logits), cross_entropy(dev, logits))
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A fine-tuned model, and what making it took."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    weights: str  # fingerprint
+    base: str | None  # folder or hub name
+    folder: Path | None  # where it was written, if it was fine-tuned here
+    seconds: float = 0.0
+    curve: tuple[dict[str, float], ...] = ()
+
+
+def open_text(data: Data, task: str, tokenizer: PreTrainedTokenizerBase) -> Text:
+    """Read and tokenize a corpus.
+
+    Raises:
+        HeadstartError: As `load_corpus` does.
+    """
+    corpus = load_corpus(data, task)
+    languages = (*corpus.languages, *corpus.zero_shot)
+    splits = {
+        name: encode(table, tokenizer, task=task, languages=languages, max_length=data.max_length)
+        for name, table in corpus.splits.items()
+    }
+    return Text(corpus, splits, data)
+
+
+def job_for(
+    text: Text,
+    settings: Train,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    teacher: NDArray[np.float32] | None = None,
+    folder: Path | None = None,
+) -> Job:
+    """Put a training together: what is read in which order, and who judges.
+
+    Args:
+        text: Train is learned from, dev judges.
+        settings: How to train.
+        accelerator: Device and processes.
+        seed: Of order and dropout.
+        teacher: The teacher's logits on train, (units, classes).
+        folder: Where the state is kept for resuming.
+    """
+    train = text.splits["train"]
+    alpha = text.data.sampling_alpha
+
+    def order(epoch: int) -> NDArray[np.int64]:
+        return epoch_order(train.language_ids, alpha, np.random.default_rng((seed, epoch, 0)))
+
+    return Job(
+        data=train,
+        settings=settings,
+        order=order,
+        evaluate=partial(text.judge, accelerator),
+        accelerator=accelerator,
+        learning_rate=0.0 if settings.learning_rate == "auto" else settings.learning_rate,
+        seed=seed,
+        teacher=teacher,
+        folder=folder,
+    )
+
+
+def base_of(recipe: Recipe, folder: Path) -> str | None:
+    """Find the base: a folder or hub name, or the packed one written out for this corpus."""
+    base = recipe.teacher.base
+    if base != "quickstart":
+        return base
+    place = folder / "base"
+    if not (place / "config.json").exists():
+        corpus = load_corpus(recipe.data, recipe.task)
+        texts = [t for table in corpus.splits.values() for t in table["text"].to_pylist()]
+        packed.quickstart_base(place, texts)
+    return str(place)
+
+
+def open_teacher(recipe: Recipe, folder: Path, accelerator: Accelerator) -> Teacher:
+    """Load the teacher, or fine-tune it from its base and keep it for the next run.
+
+    Args:
+        recipe: Names the teacher or its base.
+        folder: Holds `teachers/<key>/`.
+        accelerator: Device and processes.
+
+    Raises:
+        HeadstartError: The teacher's labels are not the corpus' own.
+    """
+    base = base_of(recipe, folder)
+    if recipe.teacher.model is not None:
+        labels = load_corpus(recipe.data, recipe.task).labels
+        model = checkpoint.load_model(recipe.teacher.model, task=recipe.task, labels=labels)
+        tokenizer = checkpoint.load_tokenizer(recipe.teacher.model)
+        weights = checkpoint.weights_fingerprint(model)
+        return Teacher(model.to(accelerator.device), tokenizer, weights, base, None)
+    return _finetuned(recipe, str(base), folder, accelerator)
+
+
+def _finetuned(recipe: Recipe, base: str, folder: Path, accelerator: Accelerator) -> Teacher:
+    """Open `teachers/<key>/`, after making it if it is not whole."""
+    tokenizer = checkpoint.load_tokenizer(base)
+    count = recipe.teacher.examples_per_language or recipe.data.examples_per_language
+    data = recipe.data.model_copy(update={"examples_per_language": count})
+    text = open_text(data, recipe.task, tokenizer)
+    seed, settings = recipe.teacher.seed, recipe.teacher.finetune
+    start = checkpoint.with_head(base, task=recipe.task, labels=text.corpus.labels, seed=seed)
+    what = (
+        settings.model_dump_json(exclude={"tracker", "checkpoint_minutes"}),
+        data.model_dump_json(include={"max_length", "sampling_alpha"}),
+        text.corpus.fingerprint,
+        checkpoint.weights_fingerprint(start),
+        str(seed),
+    )
+    place = folder / "teachers" / hashlib.sha256("|".join(what).encode()).hexdigest()[:16]
+    made = place / "made.json"
+    if not made.exists():
+        say(f"fine-tuning the teacher from {base}")
+        job = job_for(text, settings, accelerator, seed=seed, folder=place / "state")
+        progress, _ = learn(start.to(accelerator.device), job, COPIED_RATES, floor=text.floor)
+        if accelerator.is_main_process:
+            checkpoint.save_model(start, tokenizer, place / "model")
+            cost = {"seconds": progress.seconds, "curve": progress.curve}
+            atomic_write(made, json.dumps(cost, indent=2) + "\n")
+        accelerator.wait_for_everyone()
+    cost = json.loads(made.read_text(encoding="utf-8"))
+    model = checkpoint.load_model(place / "model", task=recipe.task, labels=text.corpus.labels)
+    weights = checkpoint.weights_fingerprint(model)
+    return Teacher(
+        model.to(accelerator.device), tokenizer, weights, base, place / "model",
+        cost["seconds"], tuple(cost["curve"]),
+    )  # fmt: skip

@@ -1,0 +1,226 @@
+"""The one loop in which models learn: teachers from labels, students from their teachers.
+
+Everything that a step reads follows from the seed and the step's number, so a run that was
+interrupted goes on to the bytes of one that was not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+import torch
+
+from headstart.console import track
+from headstart.encode import collate, pack, unit_logits
+from headstart.errors import HeadstartError
+from headstart.objectives import needs_teacher, weighted
+from headstart.prepare import computes_in_bf16, optimizer_for, rate_at, trainable
+from headstart.state import load_state, save_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from accelerate import Accelerator
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from headstart.encode import Encoded
+    from headstart.settings import Train
+
+    Ints = NDArray[np.int64]
+
+
+class Dev(NamedTuple):
+    """A model's worth on the development split of the trained-on languages."""
+
+    score: float  # main metric, mean over languages
+    loss: float  # cross-entropy to the gold labels, nats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """All that a training needs besides the model."""
+
+    data: Encoded
+    settings: Train
+    order: Callable[[int], Ints]  # the examples of an epoch, in order
+    evaluate: Callable[[PreTrainedModel], Dev]
+    accelerator: Accelerator
+    learning_rate: float
+    seed: int
+    teacher: NDArray[np.float32] | None = None  # logits, (units, classes)
+    folder: Path | None = None  # where the state is kept for resuming
+    label: str = "training"
+
+    def __post_init__(self) -> None:
+        """Refuse an objective that has nothing to read."""
+        if needs_teacher(self.settings.objective) and self.teacher is None:
+            raise HeadstartError(
+                "the objective "
+                + " + ".join(self.settings.objective)
+                + " needs a teacher's logits",
+                where="train.objective",
+                way_out="name a teacher, or use labels alone",
+            )
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a training stands; plain data, kept in the state."""
+
+    step: int = 0
+    tokens: int = 0  # real pieces, without padding
+    seconds: float = 0.0
+    best_step: int = 0
+    best_score: float = -1.0
+    best_loss: float = math.inf
+    since_best: int = 0  # evaluations
+    loss_sum: float = 0.0  # of the steps since the last evaluation
+    curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+
+
+def batches_of(job: Job, epoch: int) -> list[Ints]:
+    """Cut an epoch into batches; they differ from epoch to epoch, and follow from the seed."""
+    batches = pack(job.data.lengths, job.order(epoch), tokens=job.settings.batch_tokens)
+    np.random.default_rng((job.seed, epoch, 1)).shuffle(batches)
+    return batches
+
+
+def total_steps(job: Job) -> int:
+    """Steps of the whole training: `max_steps`, or the epochs' batches."""
+    if job.settings.max_steps is not None:
+        return job.settings.max_steps
+    return max(round(job.settings.epochs * len(batches_of(job, 0))), 1)
+
+
+def fit(model: PreTrainedModel, job: Job) -> Progress:
+    """Train a model in place and leave it with the weights that were best on dev.
+
+    Args:
+        model: On the accelerator's device; afterwards in eval mode.
+        job: Data, settings, and how to judge.
+
+    Returns:
+        The curve, and what it cost.
+    """
+    torch.manual_seed(job.seed + job.accelerator.process_index)
+    pieces = torch.from_numpy(np.unique(np.append(job.data.ids, job.data.pad_id)).astype(np.int64))
+    with trainable(model, job.settings, pieces):
+        optimizer = optimizer_for(model, job.settings)
+        learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        best = {name: p.detach().clone() for name, p in learned.items()}
+        progress = Progress()
+        if job.folder is not None:
+            progress = load_state(job.folder, learned, best, optimizer, Progress)
+        _loop(model, optimizer, job, progress, learned, best)
+        with torch.no_grad():
+            for name, parameter in learned.items():
+                parameter.copy_(best[name])
+    return progress
+
+
+def _loop(
+    model: PreTrainedModel,
+    optimizer: torch.optim.AdamW,
+    job: Job,
+    progress: Progress,
+    learned: Mapping[str, Tensor],
+    best: dict[str, Tensor],
+) -> None:
+    """Step, evaluate, keep the best, until the ceiling is met or dev has stopped rising."""
+    settings, total = job.settings, total_steps(job)
+    every = settings.eval_every or len(batches_of(job, 0))
+    wrapped, running = job.accelerator.prepare(model, optimizer)
+    bf16 = computes_in_bf16(settings, job.accelerator)
+    saved = mark = time.perf_counter()
+    with track(job.label, total) as advance:
+        advance(progress.step)
+        for index in _from(job, progress.step, total):
+            if settings.patience is not None and progress.since_best >= settings.patience:
+                break
+            rate = job.learning_rate * rate_at(progress.step, total, settings.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            progress.loss_sum += _step(wrapped, running, job, index, bf16=bf16)
+            progress.step += 1
+            progress.tokens += int(job.data.lengths[index].sum())
+            now = time.perf_counter()
+            progress.seconds, mark = progress.seconds + now - mark, now
+            if progress.step % every == 0 or progress.step == total:
+                _judge(model, job, progress, min(every, (progress.step - 1) % every + 1))
+                if progress.best_step == progress.step:
+                    best.update({n: p.detach().clone() for n, p in learned.items()})
+                mark = time.perf_counter()
+            advance(1, f"dev {progress.best_score:.3f}" if progress.curve else "")
+            if job.folder is not None and mark - saved > 60 * settings.checkpoint_minutes:
+                save_state(job.folder, learned, best, optimizer, asdict(progress))
+                saved = mark
+
+
+def _from(job: Job, step: int, total: int) -> Iterator[Ints]:
+    """Give the batches of the whole training from a step on."""
+    every = itertools.chain.from_iterable(batches_of(job, epoch) for epoch in itertools.count())
+    return itertools.islice(every, step, total)
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    job: Job,
+    index: Ints,
+    *,
+    bf16: bool,
+) -> float:
+    """Take one step on a global batch, of which this process computes its share."""
+    accelerator = job.accelerator
+    world, rank = accelerator.num_processes, accelerator.process_index
+    share = index[rank::world]
+    idle = len(share) == 0  # fewer examples than processes: join in with a loss of zero
+    batch = collate(job.data, index[:1] if idle else share, device=accelerator.device)
+    kind = accelerator.device.type
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
+        logits = unit_logits(model(**batch.inputs).logits, batch)
+    target = None
+    if job.teacher is not None:
+        target = torch.from_numpy(job.teacher[batch.units]).to(logits.device)
+    losses = weighted(job.settings.objective, logits, target, batch.gold)
+    starts = job.data.unit_starts
+    units = max(int((starts[index + 1] - starts[index]).sum()), 1)  # of all processes
+    loss = losses.sum() * (0.0 if idle else world / units)  # processes' gradients are averaged
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    accelerator.clip_grad_norm_(model.parameters(), job.settings.clip)
+    optimizer.step()
+    return float(loss.detach()) / world
+
+
+def _judge(model: PreTrainedModel, job: Job, progress: Progress, steps: int) -> None:
+    """Evaluate on dev, and note whether this is the best so far."""
+    dev = job.evaluate(model)
+    progress.since_best += 1
+    if (dev.score, -dev.loss) > (progress.best_score, -progress.best_loss):
+        progress.since_best = 0 if dev.score > progress.best_score else progress.since_best
+        progress.best_score, progress.best_loss = dev.score, dev.loss
+        progress.best_step = progress.step
+    loss = torch.tensor(progress.loss_sum, device=job.accelerator.device)
+    if job.accelerator.num_processes > 1:
+        loss = cast("Tensor", job.accelerator.reduce(loss))
+    point = {
+        "step": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "tokens": progress.tokens,
+        "loss": loss.item() / steps,
+        "dev": dev.score,
+        "dev_loss": dev.loss,
+    }
+    progress.loss_sum = 0.0
+    progress.curve.append(point)
+    if job.accelerator.trackers:
+        job.accelerator.log({f"{job.label}/{k}": v for k, v in point.items()}, step=progress.step)

@@ -1,0 +1,98 @@
+"""Which learning rate: tried on dev, its cost counted."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from headstart.console import say
+from headstart.record import atomic_write
+from headstart.train import fit, total_steps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from headstart.train import Job, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One learning rate tried."""
+
+    learning_rate: float
+    dev: float
+    dev_loss: float
+    steps: int
+    seconds: float
+
+
+def choose_rate(
+    model: PreTrainedModel, job: Job, candidates: tuple[float, ...], *, floor: float
+) -> list[Trial]:
+    """Try learning rates at a fraction of the steps; the first of the result is the best on dev.
+
+    Where none beats `floor`, the trials say nothing yet: they are repeated at twice the length.
+
+    Args:
+        model: Left as it is.
+        job: The training to choose for.
+        candidates: Learning rates.
+        floor: Dev score of the majority class.
+
+    Returns:
+        All trials of the last length, the best first.
+    """
+    total = total_steps(job)
+    steps = max(round(total * job.settings.trial_fraction), 1)
+    while True:
+        short = job.settings.model_copy(
+            update={"max_steps": steps, "eval_every": steps, "patience": None}
+        )
+        trials: list[Trial] = []
+        for rate in candidates:
+            label = f"trying {rate:g}"
+            trial = replace(job, settings=short, learning_rate=rate, folder=None, label=label)
+            done = fit(copy.deepcopy(model), trial)
+            trials.append(Trial(rate, done.best_score, done.best_loss, steps, done.seconds))
+        trials.sort(key=lambda t: (-t.dev, t.dev_loss))
+        if trials[0].dev > floor + 0.01 or steps >= total:
+            return trials
+        steps = min(2 * steps, total)
+
+
+def learn(
+    model: PreTrainedModel, job: Job, rates: tuple[float, ...], *, floor: float
+) -> tuple[Progress, list[Trial]]:
+    """Train a model in place, at the given learning rate or the best of several.
+
+    Args:
+        model: On the accelerator's device.
+        job: The training.
+        rates: Candidates for `learning_rate: auto`, unless the settings name their own.
+        floor: Dev score of the majority class.
+
+    Returns:
+        How it went, and the learning rates tried, the best first (none where one was given).
+    """
+    if job.settings.learning_rate != "auto":
+        return fit(model, job), []
+    trials = _remembered(model, job, job.settings.learning_rates or rates, floor=floor)
+    rate = trials[0].learning_rate
+    say(f"learning rate {rate:g}: the best on dev of {len(trials)} after {trials[0].steps} steps")
+    return fit(model, replace(job, learning_rate=rate)), trials
+
+
+def _remembered(
+    model: PreTrainedModel, job: Job, rates: tuple[float, ...], *, floor: float
+) -> list[Trial]:
+    """Take the trials of an interrupted run from its folder."""
+    path = None if job.folder is None else job.folder / "trials.json"
+    if path is not None and path.exists():
+        return [Trial(**trial) for trial in json.loads(path.read_text(encoding="utf-8"))]
+    trials = choose_rate(model, job, rates, floor=floor)
+    if path is not None and job.accelerator.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps([asdict(trial) for trial in trials]))
+    return trials

@@ -1,0 +1,349 @@
+"""The loop: resumed equals uninterrupted, rows equal the whole table, batches do not matter."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from headstart import state, train
+from headstart.encode import Encoded, collate, pack, unit_logits
+from headstart.errors import HeadstartError
+from headstart.evaluate import cross_entropy, predict
+from headstart.objectives import weighted
+from headstart.prepare import RowEmbedding, optimizer_for, rate_at, trainable
+from headstart.settings import Train
+from headstart.train import Dev, Job, Progress, fit, total_steps
+from headstart.tune import choose_rate
+from tiny import tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+LABELS = ("no", "yes", "maybe")
+EXAMPLES = 60
+
+
+def drawn(examples: int = EXAMPLES, *, task: str = "classification", seed: int = 0) -> Encoded:
+    """Random pieces; the label is the first piece modulo three, so that it can be learned."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 12, examples)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    ids = rng.integers(5, 40, starts[-1]).astype(np.int32)
+    if task == "tagging":
+        units, positions, owners = starts, _within(starts), ids
+    else:
+        units = np.arange(examples + 1)
+        positions, owners = np.zeros(examples, np.int64), ids[starts[:-1]]
+    gold = owners.astype(np.int64) % len(LABELS)
+    return Encoded(
+        task=task,
+        pad_id=1,
+        ids=ids,
+        starts=starts,
+        positions=positions,
+        unit_starts=units,
+        gold=gold,
+        unit_words=np.arange(len(gold)),
+        words=gold,
+        word_starts=units,
+        language_ids=np.arange(examples) % 2,
+        languages=("xx", "yy"),
+    )
+
+
+def _within(starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    sizes = np.diff(starts)
+    return np.arange(starts[-1]) - np.repeat(starts[:-1], sizes)
+
+
+def job(data: Encoded, accelerator: Accelerator, **settings: object) -> Job:
+    chosen = Train.model_validate(
+        {"objective": {"labels": 1.0}, "epochs": 3, "batch_tokens": 64, "word_embeddings": "train"}
+        | settings
+    )
+
+    def order(epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng((3, epoch)).permutation(len(data))
+
+    def judge(model: PreTrainedModel) -> Dev:
+        logits = predict(model, data, accelerator)
+        return Dev(float((logits.argmax(-1) == data.gold).mean()), cross_entropy(data, logits))
+
+    return Job(
+        data=data,
+        settings=chosen,
+        order=order,
+        evaluate=judge,
+        accelerator=accelerator,
+        learning_rate=3e-3,
+        seed=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def fresh(task: str = "classification") -> PreTrainedModel:
+    torch.manual_seed(0)
+    return tiny_model("bert", task, layers=2, labels=LABELS)
+
+
+def same(left: PreTrainedModel, right: PreTrainedModel) -> bool:
+    pairs = zip(left.state_dict().items(), right.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_it_learns(accelerator: Accelerator) -> None:
+    done = fit(fresh(), job(drawn(), accelerator, epochs=30))
+    assert done.best_score > 0.9
+    assert [point["step"] for point in done.curve] == sorted({p["step"] for p in done.curve})
+
+
+def test_the_best_weights_are_kept(accelerator: Accelerator) -> None:
+    model, data = fresh(), drawn()
+    task = job(data, accelerator, epochs=8)
+    done = fit(model, task)
+    assert task.evaluate(model) == (done.best_score, pytest.approx(done.best_loss))
+    assert done.best_score == max(point["dev"] for point in done.curve)
+
+
+class DeathError(Exception):
+    """Stands for a process that dies."""
+
+
+def _stop_at(task: Job, step: int) -> Job:
+    """A job whose dev judge dies once the step is reached."""
+
+    def judge(model: PreTrainedModel) -> Dev:
+        calls.append(1)
+        if len(calls) == step:
+            raise DeathError
+        return task.evaluate(model)
+
+    calls: list[int] = []
+    return replace(task, evaluate=judge)
+
+
+def law_resumes(folder: Path, accelerator: Accelerator) -> None:
+    """A training that died and went on ends with the bytes of one that did not."""
+    task = job(drawn(), accelerator, epochs=6, checkpoint_minutes=1e-9)
+    whole, broken = fresh(), fresh()
+    expected = fit(whole, task)
+    task = replace(task, folder=folder)
+    with pytest.raises(DeathError):
+        fit(broken, _stop_at(task, 3))
+    again = fresh()
+    done = fit(again, task)
+    assert same(whole, again)
+    assert [p["dev"] for p in done.curve] == [p["dev"] for p in expected.curve]
+    assert [p["loss"] for p in done.curve] == [p["loss"] for p in expected.curve]
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path, accelerator: Accelerator) -> None:
+    law_resumes(tmp_path, accelerator)
+
+
+@pytest.mark.parametrize("forgotten", ["exp_avg", "now", "random"])
+def test_resuming_has_teeth(
+    tmp_path: Path,
+    accelerator: Accelerator,
+    monkeypatch: pytest.MonkeyPatch,
+    forgotten: str,
+) -> None:
+    """A state that loses the moments, the weights, or the random numbers is found out."""
+    save = state.save_file
+
+    def lossy(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        for name in tensors:
+            if name.split(".")[0] == forgotten:
+                tensors[name] = torch.zeros_like(tensors[name])
+                if forgotten == "random":
+                    tensors[name] = torch.Generator().manual_seed(99).get_state()
+        save(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(state, "save_file", lossy)
+    with pytest.raises(AssertionError):
+        law_resumes(tmp_path, accelerator)
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path, accelerator: Accelerator) -> None:
+    (tmp_path / "state-0.safetensors").write_bytes(b"half a file")
+    with pytest.raises(HeadstartError, match="interrupted training cannot be read"):
+        fit(fresh(), replace(job(drawn(), accelerator), folder=tmp_path))
+
+
+def test_a_state_of_other_parameters_is_refused(tmp_path: Path, accelerator: Accelerator) -> None:
+    task = replace(job(drawn(), accelerator, checkpoint_minutes=1e-9), folder=tmp_path)
+    fit(fresh(), task)
+    with pytest.raises(HeadstartError, match="training of other parameters"):
+        fit(tiny_model("bert", "classification", layers=3, labels=LABELS), task)
+
+
+def test_rows_train_as_the_whole_table_does(accelerator: Accelerator) -> None:
+    models: dict[str, PreTrainedModel] = {}
+    for mode in ("train", "rows", "freeze"):
+        models[mode] = fresh()
+        fit(models[mode], job(drawn(), accelerator, word_embeddings=mode))
+    table = {mode: model.get_input_embeddings().weight for mode, model in models.items()}
+    torch.testing.assert_close(table["rows"], table["train"], atol=1e-5, rtol=1e-4)
+    assert torch.equal(table["freeze"], fresh().get_input_embeddings().weight)
+    assert not torch.allclose(table["rows"], table["freeze"])
+    assert list(models["rows"].state_dict()) == list(fresh().state_dict())
+
+
+def test_a_row_embedding_reads_as_the_whole_one() -> None:
+    full = nn.Embedding(20, 4, padding_idx=1)
+    before = full.weight.detach().clone()
+    rows = RowEmbedding(full, torch.tensor([1, 3, 7]))
+    with torch.no_grad():
+        rows.rows[1] += 1.0
+    rows.eval()
+    expected = before.clone()
+    expected[3] += 1.0
+    torch.testing.assert_close(rows(torch.arange(20)), expected)
+    torch.testing.assert_close(rows.fold_back().weight, expected)
+    assert rows.pad == 0
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_gradients_ignore_padding_and_batch_split(task: str) -> None:
+    """The mean over the global batch's units is the same from one batch or from single examples."""
+    data, terms = drawn(12, task=task), Train(objective={"labels": 1.0, "mse": 1.0}).objective
+    teacher = torch.randn(len(data.gold), len(LABELS), generator=torch.Generator().manual_seed(1))
+
+    def gradient(parts: list[NDArray[np.int64]]) -> Tensor:
+        model = fresh(task).double()
+        for index in parts:
+            batch = collate(data, index)
+            logits = unit_logits(model(**batch.inputs).logits, batch)
+            losses = weighted(terms, logits, teacher[batch.units], batch.gold)
+            (losses.sum() / len(data.gold)).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    everything = np.arange(12)
+    torch.testing.assert_close(
+        gradient([everything]), gradient(list(everything[:, None])), atol=1e-6, rtol=1e-5
+    )
+
+
+def test_dropout_is_set_and_put_back() -> None:
+    model = fresh()
+    before = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+    with trainable(model, Train(dropout=0.0), torch.arange(40)):
+        assert all(m.p == 0.0 for m in model.modules() if isinstance(m, nn.Dropout))
+        assert model.training
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == before
+    assert any(before)
+    assert not model.training
+
+
+def test_decay_spares_tables_norms_and_biases() -> None:
+    model = fresh()
+    decayed = {id(p) for p in optimizer_for(model, Train()).param_groups[0]["params"]}
+    names = {n for n, p in model.named_parameters() if id(p) in decayed}
+    assert all(n.endswith("weight") and "LayerNorm" not in n for n in names)
+    assert not any("embeddings" in n for n in names)
+    assert any("query" in n for n in names)
+
+
+def test_the_rate_rises_and_falls_in_lines() -> None:
+    rates = [rate_at(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == pytest.approx(1.0)
+    assert max(rates) == 1.0
+    assert rates[99] == pytest.approx(1 / 90)
+    assert min(rates) > 0
+
+
+def test_patience_ends_training_early(accelerator: Accelerator) -> None:
+    task = job(drawn(), accelerator, epochs=200, patience=2, eval_every=2)
+    frozen = replace(task, evaluate=lambda _: Dev(0.5, 1.0))
+    assert fit(fresh(), frozen).step == 6  # the first evaluation is the best one
+
+
+def test_max_steps_is_the_ceiling(accelerator: Accelerator) -> None:
+    assert total_steps(job(drawn(), accelerator, epochs=50, max_steps=7)) == 7
+
+
+def test_other_seeds_draw_otherwise(accelerator: Accelerator) -> None:
+    task = job(drawn(), accelerator)
+    first, second, other = fresh(), fresh(), fresh()
+    fit(first, task)
+    fit(second, task)
+    fit(other, replace(task, seed=6))
+    assert same(first, second)
+    assert not same(first, other)
+
+
+def test_batches_keep_to_the_budget_and_lose_nothing() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 500)
+    order = np.random.default_rng(1).permutation(500)
+    batches = pack(lengths, order, tokens=200)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+    assert max(len(b) * int(lengths[b].max()) for b in batches) <= 200
+
+
+def test_an_objective_without_its_teacher_is_refused(accelerator: Accelerator) -> None:
+    with pytest.raises(HeadstartError, match="mse needs a teacher's logits"):
+        job(drawn(), accelerator, objective={"mse": 1.0})
+
+
+def _rigged(
+    scores: dict[float, float], steps_needed: int
+) -> Callable[[PreTrainedModel, Job], Progress]:
+    """A training whose dev score is known; below the steps needed it is 0.5 for all."""
+
+    def fake(model: PreTrainedModel, task: Job) -> Progress:
+        del model
+        enough = total_steps(task) >= steps_needed
+        score = scores[task.learning_rate] if enough else 0.5
+        return Progress(best_score=score, best_loss=1.0, seconds=1.0)
+
+    return fake
+
+
+def test_the_best_rate_on_dev_is_chosen(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.tune.fit", _rigged({1e-4: 0.6, 1e-3: 0.8, 1e-2: 0.7}, 1))
+    task = job(drawn(), accelerator, max_steps=100)
+    trials = choose_rate(fresh(), task, (1e-4, 1e-3, 1e-2), floor=0.5)
+    assert [t.learning_rate for t in trials] == [1e-3, 1e-2, 1e-4]
+    assert trials[0].steps == 20
+
+
+def test_trials_grow_until_they_say_something(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headstart.tune.fit", _rigged({1e-4: 0.6, 1e-3: 0.8}, 80))
+    task = job(drawn(), accelerator, max_steps=100)
+    trials = choose_rate(fresh(), task, (1e-4, 1e-3), floor=0.5)
+    assert trials[0].learning_rate == 1e-3
+    assert trials[0].steps == 80
+
+
+def test_trials_leave_the_model_as_it_is(accelerator: Accelerator) -> None:
+    model = fresh()
+    before = copy.deepcopy(model)
+    choose_rate(model, job(drawn(), accelerator, max_steps=5), (1e-3, 1e-2), floor=0.0)
+    assert same(model, before)
+
+
+def test_steps_follow_from_the_seed_alone(accelerator: Accelerator) -> None:
+    task = job(drawn(), accelerator)
+    first, again = train.batches_of(task, 0), train.batches_of(task, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert [len(b) for b in first] != [len(b) for b in train.batches_of(task, 1)]
