@@ -1,0 +1,190 @@
+"""What a recipe will make and cost, told from configs and texts before any work."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from headstart.families import family_of
+from headstart.layout import count_parameters, shape_of, student_changes
+from headstart.reader import read_config
+from headstart.rules import choose, student_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from headstart.recipe import Recipe
+    from headstart.settings import Train
+    from headstart.stages import Text
+
+BYTES = 4  # of a parameter in single precision
+# Share of the bare matrix rate that training reaches, measured on two cores: see docs/log.md.
+EFFICIENCY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One model's shape and size.
+
+    Args:
+        name: teacher or student.
+        layers, hidden, heads, ffn: Its shape.
+        parameters: `total`, and of them `vocabulary`, `transformer` and `head`.
+        cost: Products per piece, relative to the teacher's.
+    """
+
+    name: str
+    layers: int
+    hidden: int
+    heads: int
+    ffn: int
+    parameters: Mapping[str, int]
+    cost: float = 1.0
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk in single precision."""
+        return self.parameters["total"] * BYTES
+
+
+def plan_sizes(recipe: Recipe, named: str, *, labels: int | None = None) -> tuple[Size, Size]:
+    """Work out the teacher's and the student's size from the teacher's config.
+
+    Args:
+        recipe: Says what student is wanted.
+        named: Folder or hub name of the teacher or its base.
+        labels: Classes of the task, where the config is a base's.
+
+    Returns:
+        Teacher and student.
+
+    Raises:
+        HeadstartError: The student cannot be cut from that teacher.
+    """
+    config: dict[str, Any] = read_config(named).to_dict()
+    if labels is not None:
+        config |= {"num_labels": labels, "id2label": {str(i): str(i) for i in range(labels)}}
+    family = family_of(config)
+    old = shape_of(family, config)
+    new = student_shape(old, recipe.student.model_dump(exclude_none=True))
+    rules = recipe.init.model_dump(exclude={"source"})
+    layers = choose(
+        old,
+        new,
+        rules={"layers": rules["layers"]},
+        keep_first=family.keep_first(config),
+    ).layers
+    changed = config | student_changes(family, config, new, layers=layers)
+    sizes: list[Size] = []
+    for name, shape, plain in (("teacher", old, config), ("student", new, changed)):
+        counts = count_parameters(family, plain, recipe.task)
+        sizes.append(Size(name, shape.layers, shape.hidden, shape.heads, shape.ffn, counts))
+    teacher, student = sizes
+    ratio = _inner(student.parameters) / max(_inner(teacher.parameters), 1)
+    return teacher, Size(
+        student.name,
+        student.layers,
+        student.hidden,
+        student.heads,
+        student.ffn,
+        student.parameters,
+        ratio,
+    )
+
+
+def _inner(parameters: Mapping[str, int]) -> int:
+    """Parameters that every piece passes through: all but the word embeddings."""
+    return parameters["transformer"] + parameters["head"]
+
+
+@cache
+def matrix_rate() -> float:
+    """Measure this machine's matrix products for half a second.
+
+    Returns:
+        Floating-point operations per second in single precision.
+    """
+    a, b = torch.ones(512, 384), torch.ones(384, 1536)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.5:
+        torch.mm(a, b)
+        count += 1
+    return count * 2 * 512 * 384 * 1536 / (time.perf_counter() - start)
+
+
+def seconds_for(
+    recipe: Recipe, text: Text, sizes: tuple[Size, Size], *, teachers: int
+) -> dict[str, float]:
+    """Estimate the seconds of each stage from products per piece and the measured rate.
+
+    Args:
+        recipe: One run.
+        text: Its corpus, tokenized.
+        sizes: Teacher and student.
+        teachers: 1 where the teacher is yet to be fine-tuned and asked, otherwise 0.
+
+    Returns:
+        Seconds under teacher, `teacher pass`, student and evaluation.
+    """
+    rate = matrix_rate() * EFFICIENCY
+    pieces = {name: int(split.lengths.sum()) for name, split in text.splits.items()}
+    teacher, student = (2 * _inner(size.parameters) / rate for size in sizes)
+    more = (recipe.teacher.examples_per_language or 0) / (recipe.data.examples_per_language or 1)
+    tuned = recipe.teacher.finetune
+    fitting = _passes(tuned, pieces["train"] * max(more, 1)) * 3 * teacher
+    judging = _judgements(tuned, pieces["train"]) * pieces["dev"]
+    return {
+        "teacher": 0.0 if recipe.teacher.model else teachers * (fitting + judging * teacher),
+        "teacher pass": teachers * sum(pieces.values()) * teacher,
+        "student": _passes(recipe.train, pieces["train"]) * 3 * student
+        + _judgements(recipe.train, pieces["train"]) * pieces["dev"] * student,
+        "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
+    }
+
+
+def _passes(train: Train, pieces: float) -> float:
+    """Pieces that a training reads, its trials included."""
+    whole = train.epochs * pieces
+    if train.max_steps is not None:
+        whole = 0.9 * train.max_steps * train.batch_tokens  # a tenth is padding
+    rates = len(train.learning_rates or (1, 2, 3)) if train.learning_rate == "auto" else 0
+    return whole * (1 + rates * train.trial_fraction)
+
+
+def _judgements(train: Train, pieces: float) -> float:
+    """How often a training is judged on dev, its trials included."""
+    steps = train.max_steps or train.epochs * pieces / (0.9 * train.batch_tokens)
+    every = train.eval_every or pieces / (0.9 * train.batch_tokens)
+    return max(steps / every, 1) + (3 if train.learning_rate == "auto" else 0)
+
+
+def describe_seconds(seconds: float) -> str:
+    """Write a duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def estimate(recipes: Sequence[Recipe], named: str, text: Text) -> str:
+    """Estimate a study's time before it starts.
+
+    Args:
+        recipes: Its runs, which share text and teacher.
+        named: Folder or hub name of the teacher or its base.
+        text: The corpus, tokenized.
+
+    Returns:
+        One sentence.
+    """
+    labels = len(text.corpus.labels)
+    parts: dict[str, float] = {}
+    for i, recipe in enumerate(recipes):
+        sizes = plan_sizes(recipe, named, labels=labels)
+        for stage, seconds in seconds_for(recipe, text, sizes, teachers=int(i == 0)).items():
+            parts[stage] = parts.get(stage, 0.0) + seconds
+    shares = ", ".join(f"{k} {describe_seconds(v)}" for k, v in parts.items() if v >= 1)
+    return f"about {describe_seconds(sum(parts.values()))} on this machine ({shares})"

@@ -1,0 +1,168 @@
+"""From logits to what is kept of a run: its record, and the prediction of every test example."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headstart import checkpoint, machine
+from headstart.encode import word_predictions
+from headstart.evaluate import absent_label, mean_score, score_languages
+from headstart.metrics import main_metric
+from headstart.record import Record, retention, summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+    from headstart.recipe import Recipe
+    from headstart.selection import Selection
+    from headstart.stages import Teacher, Text
+    from headstart.train import Progress
+    from headstart.tune import Trial
+
+    Logits = Mapping[str, NDArray[np.float32]]
+    Scores = dict[str, dict[str, dict[str, float]]]
+
+
+@dataclass(slots=True)
+class Costs:
+    """Seconds of each stage; what was found on disk cost its maker, not this run."""
+
+    teacher_seconds: float = 0.0
+    teacher_pass_seconds: float = 0.0
+    init_seconds: float = 0.0
+    trial_seconds: float = 0.0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A student after its training, and how it went."""
+
+    model: PreTrainedModel
+    selection: Selection
+    step0: dict[str, dict[str, float]]  # dev scores before the first step
+    trials: list[Trial]
+    progress: Progress
+
+
+def score_splits(text: Text, logits: Logits) -> Scores:
+    """Score dev and test in every language."""
+    return {
+        name: score_languages(text.splits[name], logits[name], text.corpus.labels)
+        for name in ("dev", "test")
+    }
+
+
+def record_of(
+    recipe: Recipe,
+    key: str,
+    *,
+    text: Text,
+    teacher: Teacher,
+    trained: Trained,
+    logits: Mapping[str, Logits],
+    costs: Costs,
+) -> Record:
+    """Put down what was made, from what, at what cost.
+
+    Args:
+        recipe: What was asked for.
+        key: The run's signature.
+        text: What was learned from and tested on.
+        teacher: Gives its size and weights' fingerprint.
+        trained: The student.
+        logits: Of dev and test, under teacher and student.
+        costs: Seconds of the stages.
+    """
+    corpus = text.corpus
+    scores = {name: score_splits(text, split) for name, split in logits.items()}
+    scores["step0"] = {"dev": trained.step0}
+    metric = main_metric(recipe.task)
+    student_test, teacher_test = scores["student"]["test"], scores["teacher"]["test"]
+    sizes = {
+        name: checkpoint.count_parameters(model)
+        for name, model in (("teacher", teacher.model), ("student", trained.model))
+    }
+    inner = sizes["student"]["transformer"] + sizes["student"]["head"]
+    rate = trained.trials[0].learning_rate if trained.trials else recipe.train.learning_rate
+    return Record(
+        signature=key,
+        name=recipe.name,
+        seed=recipe.seed,
+        source=recipe.init.source,
+        objective=objective_name(recipe),
+        task=recipe.task,
+        labels=corpus.labels,
+        languages=corpus.languages,
+        zero_shot=corpus.zero_shot,
+        scores=scores,
+        summary={
+            name: summarize(tests, corpus.languages, corpus.zero_shot, metric=metric)
+            for name, tests in (("teacher", teacher_test), ("student", student_test))
+        },
+        retention=retention(student_test, teacher_test, metric=metric),
+        curve=tuple(trained.progress.curve),
+        learning_rate={"chosen": rate, "tried": [asdict(trial) for trial in trained.trials]},
+        costs={
+            **asdict(costs),
+            "tokens": trained.progress.tokens,
+            "flops": 6.0 * inner * trained.progress.tokens,
+            "peak_memory_bytes": machine.peak_memory(),
+        },
+        shape=sizes,
+        versions=machine.versions(),
+        fingerprints={"data": corpus.fingerprint, "teacher": teacher.weights},
+        hardware=machine.hardware(),
+        commit=machine.commit(),
+        marks=_marks(text, logits["student"]["test"], scores),
+    )
+
+
+def objective_name(recipe: Recipe) -> str:
+    """Write the objective as one word, such as `labels+mse`."""
+    return "+".join(name for name, term in recipe.train.objective.items() if term.weight > 0)
+
+
+def _marks(
+    text: Text, logits: NDArray[np.float32], scores: Mapping[str, Scores]
+) -> tuple[str, ...]:
+    """Name what makes a run unfit to be compared with."""
+    marks: list[str] = []
+    if not np.isfinite(logits).all():
+        marks.append("nan")
+    if len(np.unique(logits.argmax(-1))) == 1:
+        marks.append("one-class")
+    if mean_score(scores["student"]["dev"], text.corpus.task) <= text.floor:
+        marks.append("below-majority")
+    return tuple(marks)
+
+
+def write_predictions(path: Path, text: Text, logits: NDArray[np.float32]) -> None:
+    """Keep every test example's prediction: a row an example, lists of words when tagging."""
+    split, table = text.splits["test"], text.corpus.splits["test"]
+    tagging = text.corpus.task == "tagging"
+    predicted = word_predictions(split, logits, absent=absent_label(text.corpus.labels))
+    words, units = split.word_starts, split.unit_starts
+    columns: dict[str, pa.Array] = {
+        "id": table["id"].combine_chunks(),
+        "language": table["language"].combine_chunks(),
+        "gold": pa.ListArray.from_arrays(words, split.words) if tagging else pa.array(split.words),
+        "predicted": pa.ListArray.from_arrays(words, predicted) if tagging else pa.array(predicted),
+    }
+    flat = pa.array(logits.astype(np.float32).ravel())
+    rows = pa.FixedSizeListArray.from_arrays(flat, logits.shape[1])
+    columns["logits"] = pa.ListArray.from_arrays(units, rows) if tagging else rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.table(columns), partial, compression="zstd")
+    partial.replace(path)

@@ -1,0 +1,212 @@
+"""One recipe to one record: the whole way, and nothing twice."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart import checkpoint
+from headstart.console import say
+from headstart.corpus import load_corpus
+from headstart.errors import HeadstartError
+from headstart.evaluate import predict, score_languages
+from headstart.loading import load_recipe, signature, to_yaml
+from headstart.objectives import needs_teacher
+from headstart.prepare import open_accelerator
+from headstart.recipe import Recipe
+from headstart.record import Record, atomic_write, read_record
+from headstart.results import Costs, Trained, record_of, write_predictions
+from headstart.stages import RATES, base_of, job_for, open_teacher, open_text
+from headstart.student import make_student
+from headstart.teacher import teacher_pass
+from headstart.tune import learn
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    import numpy as np
+    from accelerate import Accelerator
+    from numpy.typing import NDArray
+
+    from headstart.stages import Teacher, Text
+
+
+def run(
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    shared: Path | None = None,
+) -> Record:
+    """Make, train and judge one student.
+
+    Args:
+        recipe: A recipe, its file, or the name of a shipped one.
+        out: The run's folder; a finished run of the same recipe there is returned as it is.
+        seed: Replaces the recipe's.
+        overrides: `key.path=value` settings.
+        shared: Where teachers and their answers are kept; None for the run's own folder.
+
+    Returns:
+        What came out; also in `out/record.json`.
+
+    Raises:
+        HeadstartError: The recipe, its data or models are at fault, or the folder is taken.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides, seed=seed)
+    out = Path(out)
+    session = Session(recipe, out, shared or out, open_accelerator(recipe.train.tracker, out))
+    with session.accelerator.main_process_first():
+        key = run_signature(recipe, session.shared)
+        earlier = _claim(recipe, out, key)
+    if earlier is not None:
+        say(f"{out} holds this run already; nothing to do")
+        return earlier
+    record = _work(session, key)
+    session.accelerator.end_training()
+    if session.accelerator.is_main_process:
+        shutil.rmtree(out / "state", ignore_errors=True)
+    return record
+
+
+def run_signature(recipe: Recipe, shared: Path) -> str:
+    """Hash what decides a run's result: recipe, text, and the weights that it starts from."""
+    corpus = load_corpus(recipe.data, recipe.task)
+    named = recipe.teacher.model or base_of(recipe, shared)
+    return signature(recipe, data=corpus.fingerprint, origin=_origin(str(named)))
+
+
+@cache
+def _origin(named: str) -> str:
+    return checkpoint.source_fingerprint(named)
+
+
+def _claim(recipe: Recipe, out: Path, key: str) -> Record | None:
+    """Take an empty folder, or one of the same run; return the record if it is finished."""
+    mark = f"# signature: {key}"
+    place = out / "recipe.yaml"
+    if place.exists():
+        if place.read_text(encoding="utf-8").splitlines()[0] != mark:
+            raise HeadstartError(
+                "the output folder holds another run",
+                where=str(out),
+                way_out="choose another folder, or delete this one",
+            )
+        finished = out / "record.json"
+        return read_record(finished) if finished.exists() else None
+    ours = {"base", "teachers", "passes"}
+    if out.exists() and any(entry.name not in ours for entry in out.iterdir()):
+        raise HeadstartError(
+            "the output folder is not empty, and holds no run",
+            where=str(out),
+            way_out="choose an empty or a new folder",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(place, f"{mark}\n{to_yaml(recipe)}")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every stage of one run shares."""
+
+    recipe: Recipe
+    out: Path
+    shared: Path
+    accelerator: Accelerator
+    costs: Costs = field(default_factory=Costs)
+
+    @contextmanager
+    def timed(self, what: str) -> Generator[None]:
+        """Add the seconds of a block to one of the costs."""
+        start = time.perf_counter()
+        yield
+        setattr(self.costs, what, getattr(self.costs, what) + time.perf_counter() - start)
+
+
+def _work(session: Session, key: str) -> Record:
+    """Go the whole way; the record is written last."""
+    recipe, accelerator = session.recipe, session.accelerator
+    teacher = open_teacher(recipe, session.shared, accelerator)
+    session.costs.teacher_seconds = teacher.seconds
+    text = open_text(recipe.data, recipe.task, teacher.tokenizer)
+    answers = _answers(session, teacher, text)
+    trained = _train(session, teacher, text, answers)
+    with session.timed("eval_seconds"):
+        logits = {n: predict(trained.model, text.splits[n], accelerator) for n in ("dev", "test")}
+    record = record_of(
+        recipe,
+        key,
+        text=text,
+        teacher=teacher,
+        trained=trained,
+        logits={"teacher": answers, "student": logits},
+        costs=session.costs,
+    )
+    if accelerator.is_main_process:
+        out = session.out
+        checkpoint.save_model(
+            trained.model, teacher.tokenizer, out / "student", selection=trained.selection
+        )
+        write_predictions(out / "predictions" / "test.parquet", text, logits["test"])
+        record.write(out / "record.json")
+    accelerator.wait_for_everyone()
+    return record
+
+
+def _answers(session: Session, teacher: Teacher, text: Text) -> dict[str, NDArray[np.float32]]:
+    """Collect the teacher's logits on the splits that need them."""
+    wanted = ["dev", "test"]
+    if needs_teacher(session.recipe.train.objective):
+        wanted.append("train")
+    answers: dict[str, NDArray[np.float32]] = {}
+    for name in wanted:
+        done = teacher_pass(
+            teacher.model,
+            text.splits[name],
+            session.shared / "passes",
+            weights=teacher.weights,
+            accelerator=session.accelerator,
+        )
+        answers[name] = done.logits
+        session.costs.teacher_pass_seconds += done.seconds
+    return answers
+
+
+def _train(
+    session: Session, teacher: Teacher, text: Text, answers: Mapping[str, NDArray[np.float32]]
+) -> Trained:
+    """Make the student, judge it untrained, and train it."""
+    recipe, accelerator = session.recipe, session.accelerator
+    with session.timed("init_seconds"):
+        made = make_student(
+            teacher.model,
+            base=teacher.base if recipe.init.source == "base" else None,
+            shape=recipe.student.model_dump(exclude_none=True),
+            rules=recipe.init.model_dump(exclude={"source"}),
+            source=recipe.init.source,
+            seed=recipe.seed,
+        )
+    model = made.model.to(accelerator.device)
+    untrained = predict(model, text.splits["dev"], accelerator)
+    step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
+    job = job_for(
+        text,
+        recipe.train,
+        accelerator,
+        seed=recipe.seed,
+        teacher=answers.get("train"),
+        folder=session.out / "state",
+    )
+    with session.timed("train_seconds"):
+        progress, trials = learn(model, job, RATES[recipe.init.source], floor=text.floor)
+    session.costs.trial_seconds = sum(trial.seconds for trial in trials)
+    session.costs.train_seconds = progress.seconds
+    return Trained(model, made.selection, step0, trials, progress)

@@ -1,0 +1,66 @@
+"""Many runs of one recipe: its arms, grid and seeds, with one teacher for all of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from headstart.console import say
+from headstart.loading import expand, load_recipe, to_yaml
+from headstart.recipe import Recipe
+from headstart.record import atomic_write, read_record
+from headstart.run import run, run_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headstart.record import Record
+
+
+def study(
+    recipe: str | Path | Recipe, out: str | Path, *, overrides: Sequence[str] = ()
+) -> list[Record]:
+    """Make every run that is not done yet; several processes may share the folder.
+
+    Args:
+        recipe: A recipe with arms, grid or seeds; a file, or the name of a shipped one.
+        out: The study's folder; runs lie in `runs/<signature>/`.
+        overrides: `key.path=value` settings.
+
+    Returns:
+        The records of all runs, in the order of the recipe.
+
+    Raises:
+        HeadstartError: As `run` does.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    out = Path(out)
+    atomic_write(out / "study.yaml", to_yaml(recipe))
+    with FileLock(out / ".lock"):  # the base is written by one process
+        named = [(name, one, run_signature(one, out)) for name, one in expand(recipe)]
+    waiting = [(name, one, out / "runs" / key) for name, one, key in named]
+    while waiting:
+        left = [entry for entry in waiting if not _attempt(*entry, shared=out, of=len(named))]
+        if len(left) == len(waiting):
+            time.sleep(5)  # another process is at work on all that is left
+        waiting = left
+    return [read_record(out / "runs" / key / "record.json") for _, _, key in named]
+
+
+def _attempt(name: str, recipe: Recipe, place: Path, *, shared: Path, of: int) -> bool:
+    """Make one run, unless it is done or another process is at it."""
+    if (place / "record.json").exists():
+        return True
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(place.with_suffix(".lock"), timeout=0):
+            done = sum(1 for _ in place.parent.glob("*/record.json"))
+            say(f"[{done + 1} of {of}] {name}")
+            run(recipe, place, shared=shared)
+    except Timeout:
+        return False
+    return True

@@ -1,0 +1,152 @@
+"""The whole way: what a run writes, when it stops, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from headstart.checking import apply
+from headstart.errors import HeadstartError
+from headstart.record import Record, read_record
+from headstart.run import run
+from headstart.selection import Selection
+from headstart.student import make_student
+from world import LABELS, ROWS, world
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headstart.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def out(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "run"
+    run(recipe, folder)
+    return folder
+
+
+def test_the_record_tells_all(out: Path) -> None:
+    record = read_record(out / "record.json")
+    assert record.labels == LABELS
+    assert set(record.scores["student"]["test"]) == {"aa", "bb", "cc"}
+    assert set(record.scores["student"]["dev"]) == {"aa", "bb"}
+    assert set(record.summary["student"]["zero_shot"]) == {"accuracy", "macro_f1"}
+    assert record.costs["tokens"] > 0
+    assert record.costs["teacher_seconds"] > 0
+    assert record.shape["student"]["total"] < record.shape["teacher"]["total"]
+    assert [point["step"] for point in record.curve][-1] == record.curve[-1]["step"]
+    assert (out / "recipe.yaml").read_text().startswith(f"# signature: {record.signature}\n")
+
+
+def test_the_student_loads_with_stock_classes_and_predicts_as_recorded(out: Path) -> None:
+    """Predictions kept on disk are those of the folder, example by example."""
+    model = AutoModelForSequenceClassification.from_pretrained(out / "student").eval()
+    tokenizer = AutoTokenizer.from_pretrained(out / "student")
+    kept = pq.read_table(out / "predictions" / "test.parquet").to_pydict()
+    assert len(kept["id"]) == 3 * ROWS["test"]
+    record = read_record(out / "record.json")
+    right: dict[str, list[bool]] = {}
+    for language, gold, predicted in zip(
+        kept["language"], kept["gold"], kept["predicted"], strict=True
+    ):
+        right.setdefault(language, []).append(gold == predicted)
+    for language, hits in right.items():
+        assert np.mean(hits) == pytest.approx(
+            record.scores["student"]["test"][language]["accuracy"]
+        )
+    assert model.config.id2label == dict(enumerate(LABELS))
+    texts = [f"{label[:2]} wake" for label in LABELS]
+    with torch.no_grad():
+        batch = tokenizer(texts, return_tensors="pt", padding=True)
+        assert model(**batch).logits.shape == (3, 3)
+    assert Selection.from_json((out / "student" / "selection.json").read_text()).layers == (1, 3)
+
+
+def test_a_finished_run_is_not_made_again(recipe: Recipe, out: Path) -> None:
+    before = (out / "record.json").stat().st_mtime_ns
+    assert run(recipe, out) == read_record(out / "record.json")
+    assert (out / "record.json").stat().st_mtime_ns == before
+
+
+def test_another_run_does_not_take_the_folder(recipe: Recipe, out: Path) -> None:
+    with pytest.raises(HeadstartError, match="holds another run"):
+        run(apply(recipe, {"seed": 1}), out)
+
+
+def test_a_strange_folder_is_left_alone(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(HeadstartError, match="holds no run"):
+        run(recipe, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def _decisive(record: Record) -> object:
+    return record.scores, [(p["step"], p["loss"], p["dev"]) for p in record.curve]
+
+
+def test_the_same_recipe_gives_the_same_result(recipe: Recipe, out: Path, tmp_path: Path) -> None:
+    again = run(recipe, tmp_path / "again")
+    assert _decisive(again) == _decisive(read_record(out / "record.json"))
+    assert again.signature == read_record(out / "record.json").signature
+
+
+def test_a_second_run_pays_for_no_teacher(recipe: Recipe, out: Path, tmp_path: Path) -> None:
+    other = apply(recipe, {"init.source": "scratch", "train.learning_rate": "auto"})
+    record = run(other, tmp_path / "other", shared=out)
+    assert record.costs["teacher_pass_seconds"] == 0
+    assert record.source == "scratch"
+    assert len(record.learning_rate["tried"]) == 3
+    assert record.costs["trial_seconds"] > 0
+
+
+def test_a_given_teacher_equals_the_one_made_here(
+    recipe: Recipe, out: Path, tmp_path: Path
+) -> None:
+    """Cut from disk or from memory, by name or after fine-tuning: the same student."""
+    (model,) = (out / "teachers").glob("*/model")
+    given = apply(recipe, {"teacher.model": str(model)})
+    record = run(given, tmp_path / "given")
+    assert _decisive(record) == _decisive(read_record(out / "record.json"))
+    assert record.signature != read_record(out / "record.json").signature
+
+
+@pytest.mark.parametrize("source", ["base", "permuted"])
+def test_every_source_runs(recipe: Recipe, out: Path, tmp_path: Path, source: str) -> None:
+    record = run(apply(recipe, {"init.source": source}), tmp_path / source, shared=out)
+    assert record.source == source
+
+
+def test_tagging_runs(tmp_path: Path) -> None:
+    recipe = world(tmp_path / "world", task="tagging")
+    record = run(recipe, tmp_path / "out")
+    assert record.labels == ("B-PER", "O") or record.labels[0] == "O"
+    kept = pq.read_table(tmp_path / "out" / "predictions" / "test.parquet").to_pydict()
+    words = [len(tags) for tags in kept["gold"]]
+    assert words == [len(tags) for tags in kept["predicted"]] == [len(x) for x in kept["logits"]]
+
+
+def test_labels_of_another_teacher_are_refused(recipe: Recipe, out: Path, tmp_path: Path) -> None:
+    (model,) = (out / "teachers").glob("*/model")
+    other = apply(recipe, {"teacher.model": str(model), "data.labels": LABELS[::-1]})
+    with pytest.raises(HeadstartError, match="order"):
+        run(other, tmp_path / "out")
+
+
+def test_a_student_from_memory_equals_the_one_from_disk(out: Path) -> None:
+    (folder,) = (out / "teachers").glob("*/model")
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder)
+    left = make_student(loaded, shape={"layers": 2}).model.state_dict()
+    right = make_student(folder, shape={"layers": 2}).model.state_dict()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert list(left) == list(right)
