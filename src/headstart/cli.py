@@ -1,0 +1,196 @@
+"""The command line: one verb, one function of the library. Heavy rooms load inside commands."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headstart import verbs
+from headstart.errors import HeadstartError
+from headstart.verbs import Out, RecipeName, Settings
+
+if TYPE_CHECKING:
+    from headstart.recipe import Recipe
+    from headstart.record import Record
+
+app = typer.Typer(
+    help="Small multilingual students that start as a piece of their fine-tuned teacher.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipes = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(recipes, name="recipes")
+
+
+def main() -> None:
+    """Run the command line; a fault of the input is told without a traceback, exit code 2."""
+    try:
+        app(prog_name="headstart")
+    except HeadstartError as error:
+        from headstart.show import show_fault
+
+        show_fault(error)
+        sys.exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from headstart.machine import versions
+
+        typer.echo(versions().get("headstart", "not installed"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="And leave.")
+    ] = False,
+) -> None:
+    """Small multilingual students that start as a piece of their fine-tuned teacher."""
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    out: Out,
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")] = None,
+) -> None:
+    """Go the whole way: teacher, student, training, scores. Resumes where it was stopped."""
+    from headstart.run import run as run_recipe
+
+    _show_records([run_recipe(recipe, out, seed=seed, overrides=settings or ())])
+
+
+@app.command()
+def study(
+    recipe: RecipeName,
+    out: Out,
+    settings: Settings = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Only list the runs.")] = False,
+) -> None:
+    """Make every run of a recipe's arms, grid and seeds. Finished runs are not made again."""
+    if dry:
+        from headstart.loading import expand, load_recipe
+        from headstart.show import show_lines
+
+        show_lines(*(name for name, _ in expand(load_recipe(recipe, settings or ()))))
+        return
+    from headstart.study import study as run_study
+
+    _show_records(run_study(recipe, out, overrides=settings or ()))
+
+
+@app.command()
+def report(out: Out) -> None:
+    """Write one HTML page about a run's or study's folder."""
+    from headstart.report import report as write_report
+    from headstart.show import show_lines
+
+    show_lines(str(write_report(out)))
+
+
+@app.command()
+def check(recipe: RecipeName, settings: Settings = None) -> None:
+    """Find every fault of a recipe, its text and its models, before any work."""
+    from headstart.loading import load_recipe
+    from headstart.show import show_lines
+    from headstart.steps import check as check_recipe
+
+    found = check_recipe(load_recipe(recipe, settings or ()))
+    rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
+    show_lines(
+        f"no fault: {found.runs} run(s)",
+        f"rows: {rows}",
+        f"dev and test rows whose text is in train too: {found.leaks:,}",
+        f"words cut off by the maximum length: {found.truncated:,}",
+        f"time: {found.time}",
+    )
+
+
+@app.command()
+def plan(recipe: RecipeName, settings: Settings = None) -> None:
+    """Tell the shape, size and cost of every student that a recipe makes."""
+    from headstart.loading import load_recipe
+    from headstart.show import show_table
+
+    rows = _plan(load_recipe(recipe, settings or ()))
+    head = ["model", "layers", "hidden", "heads", "ffn", "parameters", "vocabulary", "MB", "cost"]
+    show_table(head, rows)
+
+
+def _plan(recipe: "Recipe") -> list[list[str]]:
+    """Describe the teacher and each student that differs from those before it."""
+    from tempfile import TemporaryDirectory
+
+    from headstart.loading import expand
+    from headstart.plan import plan_sizes
+    from headstart.sources import source_of
+    from headstart.stages import base_of
+
+    labels = recipe.data.labels or source_of(recipe.data).labels
+    rows: dict[tuple[str, ...], list[str]] = {}
+    with TemporaryDirectory() as folder:
+        for _, one in expand(recipe):
+            named = one.teacher.model or str(base_of(one, Path(folder)))
+            for size in plan_sizes(one, named, labels=len(labels) if labels else None):
+                shape = [str(n) for n in (size.layers, size.hidden, size.heads, size.ffn)]
+                counts = [f"{size.parameters[part]:,}" for part in ("total", "vocabulary")]
+                row = [size.name, *shape, *counts, f"{size.bytes / 1e6:,.0f}", f"{size.cost:.2f}"]
+                rows.setdefault(tuple(row), row)
+    return list(rows.values())
+
+
+for _name, _verb in verbs.STEPS.items():
+    app.command(_name)(_verb)
+
+
+@recipes.callback()
+def recipes_options(
+    context: typer.Context,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
+) -> None:
+    """List the shipped recipes, show one, or print the schema of all."""
+    if schema:
+        from headstart.loading import json_schema
+
+        typer.echo(json.dumps(json_schema(), indent=2))
+    elif context.invoked_subcommand is None:
+        list_recipes()
+
+
+@recipes.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    from headstart.loading import shipped
+
+    for name, path in shipped().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        typer.echo(f"{name:<16}{first}")
+
+
+@recipes.command("show")
+def show_recipe(recipe: RecipeName, settings: Settings = None) -> None:
+    """Print a recipe with every default written out."""
+    from headstart.loading import load_recipe, to_yaml
+
+    typer.echo(to_yaml(load_recipe(recipe, settings or ())), nl=False)
+
+
+def _show_records(records: "list[Record]") -> None:
+    """Print languages by runs, in percent, and what is wrong with a run."""
+    from headstart.report import percent, tabulate
+    from headstart.show import show_lines, show_table
+
+    table = tabulate(records)
+    rows = [[row.label, percent(row.teacher), *map(percent, row.scores)] for row in table.rows]
+    head = ["language", "teacher", *(column.name for column in table.columns)]
+    show_lines(f"{table.metric} on test, percent")
+    show_table(head, rows)
+    show_lines(
+        *(f"{column.name}: {', '.join(column.marks)}" for column in table.columns if column.marks)
+    )

@@ -1,0 +1,185 @@
+"""Verbs of the command line that do one step alone, folder to folder, and the common options."""
+
+# Signatures are the options here: they are as long as the verbs need.
+# ruff: noqa: PLR0913
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headstart.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from headstart.recipe import Recipe
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="File, or shipped recipe.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result.")]
+Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Folder or hub name.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the result.")]
+TaskName = Annotated[str | None, typer.Option(help="classification or tagging.")]
+Corpus = Annotated[str, typer.Option(help="Known corpus, local, or hub name.")]
+Folder = Annotated[Path | None, typer.Option(help="Where the corpus' files are.")]
+Languages = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to train on.")]
+ZeroShot = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to test only.")]
+Examples = Annotated[int | None, typer.Option(metavar="N", help="Train rows of each language.")]
+
+
+def init(
+    teacher: Teacher,
+    out: Out,
+    layers: Annotated[int | None, typer.Option(help="Layers of the student.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Width of its residual stream.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Its attention heads.")] = None,
+    ffn: Annotated[int | None, typer.Option(help="Its feed-forward neurons.")] = None,
+    base: Annotated[str | None, typer.Option(help="The teacher's base, for source base.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as init.layers=first."),
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Cut a student out of a teacher, without training it. Writes an ordinary model folder."""
+    from headstart.loading import load_recipe
+    from headstart.show import show_lines
+    from headstart.student import cut_checkpoint
+
+    shape = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn}
+    recipe = load_recipe(  # checks names and settings; a cut reads neither task nor data
+        {
+            "task": "classification",
+            "data": {"corpus": "quickstart", "languages": ["en-US"]},
+            "teacher": {"model": teacher, "base": base},
+            "student": shape,
+        },
+        settings or (),
+        seed=seed,
+    )
+    made = cut_checkpoint(
+        teacher,
+        out,
+        base=base if recipe.init.source == "base" else None,
+        shape=recipe.student.model_dump(exclude_none=True),
+        rules=recipe.init.model_dump(exclude={"source"}),
+        source=recipe.init.source,
+        seed=seed,
+    )
+    show_lines(f"{out}: {made.model.num_parameters():,} parameters")
+
+
+def finetune(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Folder or hub name.")],
+    out: Out,
+    languages: Languages,
+    task: TaskName = None,
+    corpus: Corpus = "local",
+    folder: Folder = None,
+    zero_shot: ZeroShot = "",
+    examples_per_language: Examples = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+) -> None:
+    """Fine-tune a pre-trained encoder on labelled text, and write the model's folder."""
+    from headstart.recipe import FINETUNE_DEFAULTS
+    from headstart.steps import finetune as run_finetune
+
+    tree = _data(corpus, folder, languages, zero_shot, examples_per_language)
+    recipe = _recipe(task, tree, dict(FINETUNE_DEFAULTS), settings)
+    progress = run_finetune(
+        base, out, task=recipe.task, data=recipe.data, train=recipe.train, seed=seed
+    )
+    _show_progress(out, progress.step, progress.best_score)
+
+
+def distil(
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="Its folder; left as it is.")],
+    teacher: Teacher,
+    out: Out,
+    languages: Languages,
+    task: TaskName = None,
+    corpus: Corpus = "local",
+    folder: Folder = None,
+    zero_shot: ZeroShot = "",
+    examples_per_language: Examples = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+) -> None:
+    """Distil a teacher into a student that exists, and write the new student's folder."""
+    from headstart.steps import distil as run_distil
+
+    tree = _data(corpus, folder, languages, zero_shot, examples_per_language)
+    recipe = _recipe(task, tree, {}, settings)
+    progress = run_distil(
+        student, teacher, out, task=recipe.task, data=recipe.data, train=recipe.train, seed=seed
+    )
+    _show_progress(out, progress.step, progress.best_score)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub name.")],
+    languages: Languages,
+    task: TaskName = None,
+    corpus: Corpus = "local",
+    folder: Folder = None,
+    zero_shot: ZeroShot = "",
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the scores.")] = None,
+) -> None:
+    """Score a model on the test rows of every language."""
+    from headstart.record import atomic_write
+    from headstart.show import show_scores
+    from headstart.steps import evaluate_model
+
+    recipe = _recipe(task, _data(corpus, folder, languages, zero_shot, None), {}, settings)
+    scores = evaluate_model(model, task=recipe.task, data=recipe.data)
+    if out is not None:
+        atomic_write(out, json.dumps(scores, indent=2) + "\n")
+    show_scores(scores)
+
+
+def _data(
+    corpus: str, folder: Path | None, languages: str, zero_shot: str, examples: int | None
+) -> dict[str, object]:
+    return {
+        "corpus": corpus,
+        "folder": None if folder is None else str(folder),
+        "languages": [code.strip() for code in languages.split(",") if code.strip()],
+        "zero_shot": [code.strip() for code in zero_shot.split(",") if code.strip()],
+        "examples_per_language": examples,
+    }
+
+
+def _recipe(
+    task: str | None,
+    data: dict[str, object],
+    train: dict[str, object],
+    settings: list[str] | None,
+) -> "Recipe":
+    """Check the options of one step as a recipe is checked; a known corpus tells its task."""
+    from headstart.loading import load_recipe
+    from headstart.settings import CORPUS_TASKS
+
+    task = task or CORPUS_TASKS.get(str(data["corpus"]))
+    if task is None:
+        raise HeadstartError(
+            f"the task of corpus {data['corpus']!r} is not known",
+            where="--task",
+            way_out="give --task classification or --task tagging",
+        )
+    plain = {"task": task, "data": data, "teacher": {"model": "given"}, "train": train}
+    return load_recipe(plain, settings or ())
+
+
+def _show_progress(out: Path, steps: int, score: float) -> None:
+    from headstart.show import show_lines
+
+    show_lines(f"{out}: {steps:,} steps, best score on dev {100 * score:.1f}")
+
+
+STEPS = {"init": init, "finetune": finetune, "distil": distil, "eval": evaluate}
+"""Verbs by their names on the command line."""

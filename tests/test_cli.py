@@ -1,0 +1,195 @@
+"""The command line: each verb does its work, and faults are told without a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from headstart import show
+from headstart.cli import app, main
+from headstart.document import parse
+from headstart.errors import HeadstartError
+from headstart.loading import json_schema, load_recipe, shipped, to_yaml
+from headstart.machine import versions
+from world import world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headstart.recipe import Recipe
+
+Command = "Callable[..., tuple[int, str, str]]"
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command line; give exit code, standard output, standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A tiny recipe, and the file that it is in."""
+    folder = tmp_path_factory.mktemp("world")
+    arms = {"copied": {}, "scratch": {"init.source": "scratch"}}
+    recipe = world(folder, arms=arms, baseline="scratch")
+    file = folder / "tiny.yaml"
+    file.write_text(to_yaml(recipe), encoding="utf-8")
+    return recipe, file
+
+
+VERBS = (
+    "run", "study", "report", "check", "plan", "init", "finetune", "distil", "eval", "recipes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_helps(verb: str, command: Command) -> None:
+    code, out, _ = command(verb, "--help")
+    assert code == 0
+    assert "Usage: headstart" in out
+    assert verb in command("--help")[1]
+
+
+def test_the_verbs_are_all_there_are() -> None:
+    named = {info.name or info.callback.__name__ for info in app.registered_commands}
+    assert named | {"recipes"} == set(VERBS)
+
+
+def test_the_version_is_told(command: Command) -> None:
+    code, out, _ = command("--version")
+    assert code == 0
+    assert out.strip() == versions().get("headstart", "not installed")
+
+
+def test_recipes_are_listed_shown_and_described(command: Command) -> None:
+    listed = command("recipes")[1]
+    assert listed == command("recipes", "list")[1]
+    assert [line.split()[0] for line in listed.splitlines()] == list(shipped())
+    _, shown, _ = command("recipes", "show", "quickstart", "--set", "train.epochs=9")
+    assert load_recipe(parse(shown, where="shown")) == load_recipe("quickstart", ["train.epochs=9"])
+    assert json.loads(command("recipes", "--schema")[1]) == json_schema()
+
+
+def test_a_study_can_be_listed_before_it_is_made(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("study", "paper-massive", tmp_path / "out", "--dry")
+    assert code == 0
+    assert len(out.splitlines()) == 18
+    assert out.startswith("scratch-labels|seed=44\n")
+    assert not (tmp_path / "out").exists()
+
+
+def law_a_fault_is_told(run: Callable[[], tuple[int, str, str]]) -> None:
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert "did you mean 'quickstart'" in err
+    assert "where: quikstart" in err
+    assert "Traceback" not in err
+
+
+def test_a_fault_is_told_without_a_traceback(command: Command, tmp_path: Path) -> None:
+    law_a_fault_is_told(lambda: command("run", "quikstart", tmp_path))
+
+
+def test_the_law_has_teeth(command: Command) -> None:
+    def bare() -> tuple[int, str, str]:
+        try:
+            load_recipe("quikstart")
+        except HeadstartError as error:
+            return 1, "", f"Traceback: {error}"
+        return 0, "", ""
+
+    with pytest.raises(AssertionError):
+        law_a_fault_is_told(bare)
+    with pytest.raises(AssertionError):
+        law_a_fault_is_told(lambda: command("recipes"))
+
+
+def test_a_fault_is_framed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(force_terminal=True, record=True, width=70)
+    monkeypatch.setattr(show, "console", lambda **_: screen)
+    show.show_fault(HeadstartError("[red]x[/red] is y", where="here", way_out="go"))
+    text = screen.export_text()
+    assert "fault" in text
+    assert "[red]x[/red] is y" in text  # what users write is never markup
+    assert "way out: go" in text
+
+
+def test_options_of_a_step_are_checked_like_a_recipe(command: Command, tmp_path: Path) -> None:
+    code, _, err = command("eval", "model", "--languages", "de,de", "--task", "taging")
+    assert code == 2
+    for words in ("'taging' should be", "named twice: de", "needs the folder"):
+        assert words in err
+    code, _, err = command("eval", "model", "--languages", "de", "--folder", tmp_path)
+    assert code == 2
+    assert "give --task classification or --task tagging" in err
+    code, _, err = command("init", "teacher", tmp_path / "out", "--set", "init.layers=evn")
+    assert code == 2
+    assert "did you mean 'even'" in err
+
+
+def test_steps_lead_from_a_base_to_a_judged_student(
+    command: Command, tiny: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    recipe, _ = tiny
+    data = ("--folder", recipe.data.folder, "--task", recipe.task, "--languages", "aa,bb")
+    quick = ("--set", "train.epochs=1", "--set", "train.learning_rate=1e-3")
+    teacher, student, distilled = (tmp_path / name for name in ("teacher", "student", "distilled"))
+    assert command("finetune", recipe.teacher.base, teacher, *data, *quick)[0] == 0
+    code, out, _ = command("init", teacher, student, "--layers", 2, "--set", "init.layers=first")
+    assert code == 0
+    assert "parameters" in out
+    selection = json.loads((student / "selection.json").read_text(encoding="utf-8"))
+    assert selection["layers"] == [0, 1]
+    code, out, _ = command("distil", student, teacher, distilled, *data, *quick)
+    assert code == 0
+    assert "best score on dev" in out
+    scores = tmp_path / "scores.json"
+    code, out, _ = command("eval", distilled, *data, "--zero-shot", "cc", "--out", scores)
+    assert code == 0
+    assert list(json.loads(scores.read_text(encoding="utf-8"))) == ["aa", "bb", "cc"]
+    assert [line.split()[0] for line in out.splitlines()] == ["language", "aa", "bb", "cc"]
+
+
+def test_a_recipe_is_checked_planned_run_and_reported(
+    command: Command, tiny: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    _, file = tiny
+    code, out, _ = command("check", file)
+    assert code == 0
+    assert out.startswith("no fault: 2 run(s)")
+    code, out, _ = command("plan", file)
+    assert code == 0
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+        ["teacher", "4"],
+        ["student", "2"],
+    ]
+    quick = ("--set", "train.epochs=1", "--set", "teacher.finetune.epochs=1")
+    code, out, _ = command("study", file, tmp_path / "study", *quick)
+    assert code == 0
+    assert out.splitlines()[0] == "accuracy on test, percent"
+    assert out.splitlines()[1].split() == ["language", "teacher", "copied", "scratch"]
+    assert "mean, zero-shot" in out
+    code, out, _ = command("report", tmp_path / "study")
+    assert code == 0
+    assert Path(out.strip()).is_file()
+    code, out, _ = command("run", file, tmp_path / "run", *quick, "--seed", 3)
+    assert code == 0
+    record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
+    assert record["seed"] == 3
