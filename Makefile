@@ -12,7 +12,6 @@ CODE := src tests tools benchmarks
 
 quickstart: $(READY)
 	$(BIN)/headstart study quickstart $(OUT)
-	$(BIN)/headstart report $(OUT)
 
 setup: $(READY)
 

@@ -189,7 +189,12 @@ def test_a_recipe_is_checked_planned_run_and_reported(
     code, out, _ = command("report", tmp_path / "study")
     assert code == 0
     assert Path(out.strip()).is_file()
-    code, out, _ = command("run", file, tmp_path / "run", *quick, "--seed", 3)
+    code, _, fault = command("run", file, tmp_path / "run", *quick)
+    assert code == 2
+    assert "the recipe asks for 2 runs" in fault
+    alone = ("--set", "arms={}", "--set", "baseline=null")
+    code, out, _ = command("run", file, tmp_path / "run", *quick, *alone, "--seed", 3)
     assert code == 0
+    assert "report.html" in out
     record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
     assert record["seed"] == 3

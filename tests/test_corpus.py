@@ -366,7 +366,7 @@ def law_an_epoch_is_fair(order: Order) -> None:
         shares = 100 * weights / weights.sum()
         visits = np.bincount(index, minlength=len(ROWS))
         for code in range(3):
-            own = visits[ROWS == code]
+            own = visits[code == ROWS]
             assert abs(own.sum() - shares[code]) < 1
             assert own.max() - own.min() <= 1
         assert (np.diff(ROWS[index]) != 0).sum() > 10  # languages are mixed

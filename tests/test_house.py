@@ -32,7 +32,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         tune stages""",
         "transformers accelerate safetensors huggingface_hub rich",
     ),
-    "studies": ("results run study plan steps", "filelock"),
+    "studies": ("results plan run study steps", "filelock"),
     "face": ("report show verbs cli __init__ __main__", "jinja2 typer"),
 }
 ORDER = [room for rooms, _ in FLOORS.values() for room in rooms.split()]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from safetensors.torch import load_file
-from world import world
 
 from headstart.loading import to_yaml
+from world import world
 
 if TYPE_CHECKING:
     from pathlib import Path

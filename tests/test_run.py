@@ -150,3 +150,15 @@ def test_a_student_from_memory_equals_the_one_from_disk(out: Path) -> None:
     right = make_student(folder, shape={"layers": 2}).model.state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert list(left) == list(right)
+
+
+def test_a_tracker_gets_the_curve(recipe: Recipe, out: Path, tmp_path: Path) -> None:
+    followed = apply(recipe, {"train.tracker": "tensorboard"})
+    record = run(followed, tmp_path / "followed", shared=out)
+    assert list((tmp_path / "followed").rglob("events.out.tfevents.*"))
+    assert record.signature == read_record(out / "record.json").signature
+
+
+def test_a_recipe_of_many_runs_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(HeadstartError, match="the recipe asks for 2 runs"):
+        run(apply(recipe, {"seeds": [0, 1]}), tmp_path)

@@ -64,6 +64,7 @@ def run(
     from headstart.run import run as run_recipe
 
     _show_records([run_recipe(recipe, out, seed=seed, overrides=settings or ())])
+    _show_next(recipe, out)
 
 
 @app.command()
@@ -83,6 +84,7 @@ def study(
     from headstart.study import study as run_study
 
     _show_records(run_study(recipe, out, overrides=settings or ()))
+    _show_next(recipe, out)
 
 
 @app.command()
@@ -179,6 +181,22 @@ def show_recipe(recipe: RecipeName, settings: Settings = None) -> None:
     from headstart.loading import load_recipe, to_yaml
 
     typer.echo(to_yaml(load_recipe(recipe, settings or ())), nl=False)
+
+
+def _show_next(recipe: str, out: Path) -> None:
+    """Write the page, and say what was made and what to try next."""
+    from headstart.report import report as write_report
+    from headstart.show import show_lines
+
+    show_lines(
+        "",
+        f"The page is {write_report(out)}; each run keeps its student in a folder `student`.",
+        "Next:",
+        f"  another shape     headstart study {recipe} {out}-3 --set student.layers=3",
+        "  your own          headstart recipes show quickstart > mine.yaml, change teacher and "
+        "data, headstart check mine.yaml",
+        "  the paper's grid  headstart check paper-massive",
+    )
 
 
 def _show_records(records: "list[Record]") -> None:

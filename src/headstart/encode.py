@@ -7,7 +7,7 @@ tagging. `positions` says where each unit's logits stand, so that loss and metri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
     Ints = NDArray[np.int64]
+    Tokenizer = Any  # of transformers, which belongs to the floor above
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Batch:
 
 def encode(
     table: pa.Table,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     task: str,
     languages: tuple[str, ...],
@@ -98,7 +98,7 @@ def encode(
     unit_word = _flat(unit_words)
     return Encoded(
         task=task,
-        pad_id=int(cast("int", tokenizer.pad_token_id)),
+        pad_id=int(tokenizer.pad_token_id),
         ids=_flat(pieces).astype(np.int32),
         starts=_starts(pieces),
         positions=_flat(positions),
@@ -115,9 +115,7 @@ def encode(
 Lists = list[list[int]]
 
 
-def _texts(
-    table: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> tuple[Lists, ...]:
+def _texts(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[Lists, ...]:
     """One unit an example, whose logits the model gives by itself."""
     texts: list[str] = table["text"].to_pylist()
     pieces: Lists = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
@@ -125,9 +123,7 @@ def _texts(
     return pieces, [[0]] * len(texts), [[i] for i in range(len(texts))], labels
 
 
-def _words(
-    table: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> tuple[Lists, ...]:
+def _words(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[Lists, ...]:
     """One unit a word: its first piece."""
     tokens: list[list[str]] = table["tokens"].to_pylist()
     batch = tokenizer(tokens, is_split_into_words=True, truncation=True, max_length=max_length)

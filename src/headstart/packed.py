@@ -67,8 +67,8 @@ class Base:
     origin: str
     """What the folder's README says of the weights."""
     config: Mapping[str, object]
-    tokenizer: str
-    """The content of tokenizer.json."""
+    tokenizer: Tokenizer
+    """Without truncation and padding."""
     weights: Mapping[str, Floats]
     """All but the word embeddings, by transformers' names."""
     words: Callable[[Ints], Floats]
@@ -104,14 +104,13 @@ def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
         texts: Keeps the pieces that these use, single characters and special pieces; None keeps
             all.
     """
-    tokenizer = json.loads(base.tokenizer)
-    tokenizer["truncation"] = tokenizer["padding"] = None
+    tokenizer = json.loads(base.tokenizer.to_str())
     keep = np.arange(len(tokenizer["model"]["vocab"]))
     if texts is not None:
         keep = used_pieces(base.tokenizer, texts)
         cut_tokenizer(tokenizer, keep)
     weights = {WORDS: base.words(keep), **base.weights}
-    tensors = {name: np.ascontiguousarray(value) for name, value in weights.items()}
+    tensors = {n: np.ascontiguousarray(value, np.float32) for n, value in weights.items()}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": base.config["max_position_embeddings"],
@@ -119,7 +118,10 @@ def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
         "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
         "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>",
     }  # fmt: skip
-    config = {**base.config, "vocab_size": len(keep)}
+    # the hub's config says 0, where <s> is: its row would not be trained
+    pad = [piece for piece, _ in tokenizer["model"]["vocab"]].index("<pad>")
+    config = {**base.config, "vocab_size": len(keep), "pad_token_id": pad}
+    config.pop("tokenizer_class", None)
     atomic_write(out / "README.md", f"# {HUB_NAME}\n\n{base.origin}\n{len(keep):,} pieces.\n")
     atomic_write(out / "model.safetensors", save(tensors, {"format": "pt"}))
     atomic_write(out / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False))
@@ -127,26 +129,23 @@ def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
     atomic_write(out / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def used_pieces(tokenizer: str, texts: Iterable[str]) -> Ints:
+def used_pieces(tokenizer: Tokenizer, texts: Iterable[str]) -> Ints:
     """Find the pieces that a cut tokenizer needs to cut the same texts the same way.
 
     Args:
-        tokenizer: The content of tokenizer.json, of a Unigram model.
+        tokenizer: A Unigram model, without truncation.
         texts: What it will read.
 
     Returns:
         Ids in ascending order: pieces of the texts, of one character, special ones, and the
         least likely piece, from whose score the price of an unknown character is taken.
     """
-    vocab: list[tuple[str, float]] = json.loads(tokenizer)["model"]["vocab"]
-    encoder = Tokenizer.from_str(tokenizer)
-    encoder.no_truncation()
-    encoder.no_padding()
+    vocab: list[tuple[str, float]] = json.loads(tokenizer.to_str())["model"]["vocab"]
     used = np.array([len(p.lstrip("▁")) <= 1 or p in SPECIALS for p, _ in vocab])
     used[int(np.argmin([score for _, score in vocab]))] = True
     waiting = iter(texts)
     while batch := list(islice(waiting, TEXTS_AT_ONCE)):
-        for encoding in encoder.encode_batch_fast(batch):
+        for encoding in tokenizer.encode_batch_fast(batch):
             used[encoding.ids] = True
     return np.flatnonzero(used)
 
@@ -175,13 +174,16 @@ def cached_base() -> Base | None:
     paths = [try_to_load_from_cache(HUB_NAME, name) for name in names]
     if not all(isinstance(path, str) for path in paths):
         return None
-    config, tokenizer, weights = (Path(cast("str", path)) for path in paths)
+    config, pieces, weights = (Path(cast("str", path)) for path in paths)
+    tokenizer = Tokenizer.from_file(str(pieces))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     tensors = {n: w for n, w in load_file(weights).items() if not n.endswith("position_ids")}
     words = tensors.pop(WORDS)
     return Base(
         origin=f"The weights are those of {HUB_NAME} (MIT) in the hub's cache.",
         config=json.loads(config.read_text(encoding="utf-8")),
-        tokenizer=tokenizer.read_text(encoding="utf-8"),
+        tokenizer=tokenizer,
         weights=tensors,
         words=lambda keep: words[keep],
     )
@@ -220,7 +222,7 @@ def _config(pack: Pack) -> dict[str, object]:
         "max_position_embeddings": pack.positions, "type_vocab_size": pack.segments,
         "layer_norm_eps": 1e-12,  # the file's fp32 copy is 9.99e-13
         "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
-        "initializer_range": 0.02, "pad_token_id": 1,
+        "initializer_range": 0.02,
     }  # fmt: skip
 
 
@@ -240,7 +242,7 @@ def _weights(pack: Pack) -> dict[str, Floats]:
     return weights
 
 
-def _tokenizer(pack: Pack) -> str:
+def _tokenizer(pack: Pack) -> Tokenizer:
     """Rebuild XLM-R's tokenizer, whose parts the file has."""
     tokenizer = Tokenizer(
         models.Unigram(list(zip(pack.pieces, pack.scores, strict=True)), pack.unknown)
@@ -258,4 +260,4 @@ def _tokenizer(pack: Pack) -> str:
         special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])],
     )
     tokenizer.add_special_tokens([AddedToken(piece, normalized=False) for piece in ids])
-    return tokenizer.to_str()
+    return tokenizer

@@ -169,13 +169,14 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def estimate(recipes: Sequence[Recipe], named: str, text: Text) -> str:
+def estimate(recipes: Sequence[Recipe], named: str, text: Text, *, teachers: int = 1) -> str:
     """Estimate a study's time before it starts.
 
     Args:
         recipes: Its runs, which share text and teacher.
         named: Folder or hub name of the teacher or its base.
         text: The corpus, tokenized.
+        teachers: 0 where the teacher is made already.
 
     Returns:
         One sentence.
@@ -184,7 +185,9 @@ def estimate(recipes: Sequence[Recipe], named: str, text: Text) -> str:
     parts: dict[str, float] = {}
     for i, recipe in enumerate(recipes):
         sizes = plan_sizes(recipe, named, labels=labels)
-        for stage, seconds in seconds_for(recipe, text, sizes, teachers=int(i == 0)).items():
+        shared = teachers if i == 0 else 0
+        for stage, seconds in seconds_for(recipe, text, sizes, teachers=shared).items():
             parts[stage] = parts.get(stage, 0.0) + seconds
     shares = ", ".join(f"{k} {describe_seconds(v)}" for k, v in parts.items() if v >= 1)
-    return f"about {describe_seconds(sum(parts.values()))} on this machine ({shares})"
+    whole = f"about {describe_seconds(sum(parts.values()))} on this machine"
+    return f"{whole} ({shares})" if shares else whole

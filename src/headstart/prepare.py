@@ -145,16 +145,15 @@ def rate_at(step: int, total: int, warmup: float) -> float:
 def open_accelerator(tracker: str | None = None, folder: str | Path = ".") -> Accelerator:
     """Join the processes that `torchrun` started, or be the only one.
 
+    The tracker writes nothing before `init_trackers`, so that a folder can be looked at first.
+
     Args:
         tracker: Name of a tracker of Accelerate, such as tensorboard.
         folder: Where the tracker writes.
     """
     # Without an accelerator, Accelerate joins processes only where the processor is asked for.
     on_processor = not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=on_processor, log_with=tracker, project_dir=str(folder))
-    if tracker:
-        accelerator.init_trackers("headstart")
-    return accelerator
+    return Accelerator(cpu=on_processor, log_with=tracker, project_dir=str(folder))
 
 
 @cache

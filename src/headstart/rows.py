@@ -65,7 +65,9 @@ def check_rows(raw: Raw, task: str, labels: Sequence[str] | None) -> pa.Table:
 
 def _ids(raw: Raw) -> pa.Array:
     numbers: list[int] = raw.table["row"].to_pylist()
-    names: Sequence[object] = raw.table["id"].to_pylist() if "id" in raw.table.column_names else numbers
+    names: Sequence[object] = (
+        raw.table["id"].to_pylist() if "id" in raw.table.column_names else numbers
+    )
     pairs = zip(names, numbers, strict=True)
     return pa.array([str(row if name is None else name) for name, row in pairs], STRING)
 

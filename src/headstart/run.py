@@ -15,8 +15,9 @@ from headstart.console import say
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.evaluate import predict, score_languages
-from headstart.loading import load_recipe, signature, to_yaml
+from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_teacher
+from headstart.plan import estimate
 from headstart.prepare import open_accelerator
 from headstart.recipe import Recipe
 from headstart.record import Record, atomic_write, read_record
@@ -61,6 +62,7 @@ def run(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides, seed=seed)
+    _refuse_many(recipe)
     out = Path(out)
     session = Session(recipe, out, shared or out, open_accelerator(recipe.train.tracker, out))
     with session.accelerator.main_process_first():
@@ -69,11 +71,43 @@ def run(
     if earlier is not None:
         say(f"{out} holds this run already; nothing to do")
         return earlier
+    session.accelerator.init_trackers("tracker")
+    _say_how_long(session)
     record = _work(session, key)
     session.accelerator.end_training()
     if session.accelerator.is_main_process:
         shutil.rmtree(out / "state", ignore_errors=True)
     return record
+
+
+def _refuse_many(recipe: Recipe) -> None:
+    many = len(expand(recipe))
+    if many > 1:
+        raise HeadstartError(
+            f"the recipe asks for {many} runs",
+            where="recipe keys arms, grid and seeds",
+            way_out="make them with `headstart study RECIPE OUT`",
+        )
+
+
+def _say_how_long(session: Session) -> None:
+    """Tell the time that a run will take, unless a study has told it."""
+    if session.shared == session.out:
+        say(how_long([session.recipe], session.shared))
+
+
+def how_long(recipes: Sequence[Recipe], shared: Path) -> str:
+    """Estimate the time of runs that share text and teacher, before they start.
+
+    Args:
+        recipes: The runs that are not done yet; at least one.
+        shared: Where teachers are kept.
+    """
+    recipe = recipes[0]
+    named = recipe.teacher.model or str(base_of(recipe, shared))
+    text = open_text(recipe.data, recipe.task, checkpoint.load_tokenizer(named))
+    made = any((shared / "teachers").glob("*/made.json"))
+    return estimate(recipes, named, text, teachers=0 if made else 1)
 
 
 def run_signature(recipe: Recipe, shared: Path) -> str:

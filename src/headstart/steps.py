@@ -56,6 +56,7 @@ def finetune(
         HeadstartError: Base or text are at fault.
     """
     accelerator = open_accelerator(train.tracker, out)
+    accelerator.init_trackers("tracker")
     tokenizer = checkpoint.load_tokenizer(base)
     text = open_text(data, task, tokenizer)
     model = checkpoint.with_head(base, task=task, labels=text.corpus.labels, seed=seed)
@@ -94,6 +95,7 @@ def distil(
         HeadstartError: Models or text are at fault, or their labels or tokenizers differ.
     """
     accelerator = open_accelerator(train.tracker, out)
+    accelerator.init_trackers("tracker")
     tokenizer = checkpoint.load_tokenizer(teacher)
     _check_tokenizers(student, teacher)
     text = open_text(data, task, tokenizer)

@@ -12,7 +12,7 @@ from headstart.console import say
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.recipe import Recipe
 from headstart.record import atomic_write, read_record
-from headstart.run import run, run_signature
+from headstart.run import how_long, run, run_signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,10 @@ def study(
     with FileLock(out / ".lock"):  # the base is written by one process
         named = [(name, one, run_signature(one, out)) for name, one in expand(recipe)]
     waiting = [(name, one, out / "runs" / key) for name, one, key in named]
+    waiting = [entry for entry in waiting if not (entry[2] / "record.json").exists()]
+    if waiting:
+        time_left = how_long([one for _, one, _ in waiting], out)
+        say(f"{len(waiting)} of {len(named)} runs to make: {time_left}")
     while waiting:
         left = [entry for entry in waiting if not _attempt(*entry, shared=out, of=len(named))]
         if len(left) == len(waiting):
