@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,9 @@ from headstart.corpus import Corpus, check_labels, epoch_order, load_corpus
 from headstart.errors import HeadstartError
 from headstart.recipe import Data
 from headstart.sources import CORPORA, QUICKSTART_INTENTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TRAINED = ("de", "en")
 ZERO_SHOT = ("sw",)
@@ -68,13 +70,14 @@ def law_rows_are_the_files_own(corpus: Corpus, limits: Mapping[str, int]) -> Non
         for code in codes:
             columns = texts(code)
             rows = [i for i, name in enumerate(columns["split"]) if name == split]
-            for row in rows[: limits.get(split)]:
-                expected.append((code, columns["text"][row], columns["label"][row]))
-        names = [corpus.labels[i] for i in table["label"].to_pylist()]
-        assert (
-            list(zip(table["language"].to_pylist(), table["text"].to_pylist(), names, strict=True))
-            == expected
-        )
+            expected += [
+                (code, columns["text"][row], columns["label"][row])
+                for row in rows[: limits.get(split)]
+            ]
+        found = [
+            (row["language"], row["text"], corpus.labels[row["label"]]) for row in table.to_pylist()
+        ]
+        assert found == expected
 
 
 LIMITS: Mapping[str, Mapping[str, int]] = {

@@ -19,7 +19,7 @@ TEXTS = (
     " blanks kept ",
     'quotes "inside" and, commas',
     "line\u2028separator and next\x85line",
-    "emoji 👩‍👩‍👧 and ｆｕｌｌ width",
+    "emoji 👩‍👩‍👧 and \uff46\uff55\uff4c\uff4c width",
     "# not a comment",
 )
 COLUMNS = {"text": list(TEXTS), "label": [f"l{i}" for i in range(len(TEXTS))]}
@@ -90,7 +90,8 @@ def test_the_law_has_teeth(mistake: Read, tmp_path: Path) -> None:
 
 
 CONLL: Mapping[str, str] = {
-    "two columns, tabs": "# sent_id = a\n#\tO\nAda\tB-PER\nLovelace\tI-PER\n\n20 000\tO\n1\tB-ORG\n\nx\tO\n",
+    "two columns, tabs": "# sent_id = a\n#\tO\nAda\tB-PER\nLovelace\tI-PER\n\n"
+    "20 000\tO\n1\tB-ORG\n\nx\tO\n",
     "tag last, more between": "#\t_\tO\nAda\tN\tB-PER\nLovelace\tN\tI-PER\n\n"
     "20 000\tM\tO\n1\tM\tB-ORG\n\nx\tS\tO\n",
     "UNER": "# newdoc id = d\n# sent_id = a\n# text = # Ada\n1\t#\tO\n2\tAda\tB-PER\t-\tme\n"

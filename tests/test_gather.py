@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import pyarrow as pa
@@ -17,6 +16,9 @@ from headstart.errors import HeadstartError
 from headstart.gather import gather
 from headstart.recipe import Data
 from headstart.sources import CORPORA, SPLITS, Raw, source_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LANGUAGES = ("de", "sw")
 NAMES = ("train", "dev", "test")
@@ -234,7 +236,7 @@ def test_a_hub_set_with_a_column_for_the_language(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_no_shared_cache")
-def test_files_of_the_hubs_converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_the_hubs_converter(tmp_path: Path) -> None:
     classes = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
     )
@@ -274,15 +276,13 @@ def test_treebanks_are_configurations_on_the_hub(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_no_shared_cache")
 @pytest.mark.parametrize("corpus", ["no/such", "massive", "tsm", "uner"])
-def test_an_unreachable_hub_says_what_to_do(
-    corpus: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_unreachable_hub_says_what_to_do(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise ConnectionError("offline")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     monkeypatch.setattr(datasets, "get_dataset_config_names", offline)
-    with pytest.raises(HeadstartError, match="cannot load .* from the hub: offline") as caught:
+    with pytest.raises(HeadstartError, match=r"cannot load .* from the hub: offline") as caught:
         take(Data(corpus=corpus, languages=("de",)))
     assert "data.folder" in caught.value.way_out
 

@@ -244,7 +244,7 @@ def _keeping(is_kept: Callable[[str], bool]) -> Write:
     return write
 
 
-def _takes_the_first_rows(base: Base, folder: Path, texts: object) -> None:
+def _takes_the_first_rows(base: Base, folder: Path, _: object) -> None:
     words = lambda keep: base.words(np.arange(len(keep)))  # noqa: E731
     write_base(replace(base, words=words), folder, TEXTS)
 

@@ -64,10 +64,8 @@ def check_rows(raw: Raw, task: str, labels: Sequence[str] | None) -> pa.Table:
 
 
 def _ids(raw: Raw) -> pa.Array:
-    numbers: list[int] = raw.table["row"].to_pylist()
-    names: Sequence[object] = (
-        raw.table["id"].to_pylist() if "id" in raw.table.column_names else numbers
-    )
+    numbers: Any = raw.table["row"].to_pylist()
+    names: Any = raw.table["id"].to_pylist() if "id" in raw.table.column_names else numbers
     pairs = zip(names, numbers, strict=True)
     return pa.array([str(row if name is None else name) for name, row in pairs], STRING)
 
