@@ -141,6 +141,14 @@ def job_for(
     )
 
 
+def texts_of(corpus: Corpus) -> list[str]:
+    """Collect all texts of a corpus; words are joined by blanks."""
+    if corpus.task == "tagging":
+        words = [w for table in corpus.splits.values() for w in table["tokens"].to_pylist()]
+        return [" ".join(sentence) for sentence in words]
+    return [text for table in corpus.splits.values() for text in table["text"].to_pylist()]
+
+
 def base_of(recipe: Recipe, folder: Path) -> str | None:
     """Find the base: a folder or hub name, or the packed one written out for this corpus."""
     base = recipe.teacher.base
@@ -149,8 +157,7 @@ def base_of(recipe: Recipe, folder: Path) -> str | None:
     place = folder / "base"
     if not (place / "config.json").exists():
         corpus = load_corpus(recipe.data, recipe.task)
-        texts = [t for table in corpus.splits.values() for t in table["text"].to_pylist()]
-        packed.quickstart_base(place, texts)
+        say(packed.quickstart_base(place, texts_of(corpus)))
     return str(place)
 
 
