@@ -1,0 +1,72 @@
+"""Print a study's results as Markdown, for the documents.
+
+    python tools/markdown.py STUDY
+
+Main metric on test in percent, per language; then for each way of making a student what it took.
+"""
+
+from __future__ import annotations
+
+import sys
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from headstart.report import Table, percent, read_records, tabulate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def row(cells: Sequence[str]) -> str:
+    """Write one row."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def scores(table: Table) -> list[str]:
+    """Write languages by columns."""
+    names = [column.name for column in table.columns]
+    lines = [row(["language", "teacher", *names]), row(["---"] * (len(names) + 2))]
+    for line in table.rows:
+        label = f"{line.label} (zero-shot)" if line.kind == "zero-shot" else line.label
+        lines.append(row([label, percent(line.teacher), *map(percent, line.scores)]))
+    return lines
+
+
+def making(table: Table) -> list[str]:
+    """Write what each column took: rate, steps to its best, dev along the way, seconds."""
+    head = ["student", "rates chosen", "best step of", "dev over steps", "seconds", "marks"]
+    lines = [row(head), row(["---"] * len(head))]
+    for column in table.columns:
+        first = column.records[0]
+        before = fmean(v[table.metric] for v in first.scores["step0"]["dev"].values())
+        points = [(0, before), *((int(p["step"] or 0), p["dev"] or 0.0) for p in first.curve)]
+        best = max(points, key=lambda point: point[1])
+        rates = sorted({str(r.learning_rate["chosen"]) for r in column.records})
+        lines.append(
+            row(
+                [
+                    column.name,
+                    ", ".join(rates),
+                    f"{best[0]} of {points[-1][0]}",
+                    " ".join(percent(dev) for _, dev in points),
+                    f"{column.seconds:.0f}",
+                    ", ".join(column.marks) or "-",
+                ]
+            )
+        )
+    return lines
+
+
+def main() -> None:
+    """Print both tables, and on what they were made."""
+    records = read_records(sys.argv[1])
+    table = tabulate(records)
+    print("\n".join([*scores(table), "", *making(table), ""]))
+    commits = ", ".join(sorted({str(record.commit) for record in records}))
+    seeds = ", ".join(map(str, sorted({record.seed for record in records})))
+    machine = records[0].hardware
+    print(f"Seeds {seeds}; {machine['processor']}, {machine['cores']} cores; commit {commits}.")
+
+
+if __name__ == "__main__":
+    main()
