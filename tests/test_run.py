@@ -46,6 +46,7 @@ def test_the_record_tells_all(out: Path) -> None:
     assert record.costs["teacher_seconds"] > 0
     assert record.shape["student"]["total"] < record.shape["teacher"]["total"]
     assert [point["step"] for point in record.curve][-1] == record.curve[-1]["step"]
+    assert not list(out.rglob("state"))
     assert (out / "recipe.yaml").read_text().startswith(f"# signature: {record.signature}\n")
 
 

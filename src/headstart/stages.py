@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -111,6 +112,7 @@ def job_for(
     seed: int,
     teacher: NDArray[np.float32] | None = None,
     folder: Path | None = None,
+    label: str = "student",
 ) -> Job:
     """Put a training together: what is read in which order, and who judges.
 
@@ -121,6 +123,7 @@ def job_for(
         seed: Of order and dropout.
         teacher: The teacher's logits on train, (units, classes).
         folder: Where the state is kept for resuming.
+        label: What the bar and the tracker call it.
     """
     train = text.splits["train"]
     alpha = text.data.sampling_alpha
@@ -138,6 +141,7 @@ def job_for(
         seed=seed,
         teacher=teacher,
         folder=folder,
+        label=label,
     )
 
 
@@ -201,12 +205,14 @@ def _finetuned(recipe: Recipe, base: str, folder: Path, accelerator: Accelerator
     made = place / "made.json"
     if not made.exists():
         say(f"fine-tuning the teacher from {base}")
-        job = job_for(text, settings, accelerator, seed=seed, folder=place / "state")
+        state = place / "state"
+        job = job_for(text, settings, accelerator, seed=seed, folder=state, label="teacher")
         progress, _ = learn(start.to(accelerator.device), job, COPIED_RATES, floor=text.floor)
         if accelerator.is_main_process:
             checkpoint.save_model(start, tokenizer, place / "model")
             cost = {"seconds": progress.seconds, "curve": progress.curve}
             atomic_write(made, json.dumps(cost, indent=2) + "\n")
+            shutil.rmtree(state, ignore_errors=True)
         accelerator.wait_for_everyone()
     cost = json.loads(made.read_text(encoding="utf-8"))
     model = checkpoint.load_model(place / "model", task=recipe.task, labels=text.corpus.labels)
