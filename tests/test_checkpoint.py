@@ -11,6 +11,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from headstart.checkpoint import (
+    check_base,
+    check_length,
+    check_model,
     count_parameters,
     load_model,
     load_tokenizer,
@@ -289,3 +292,95 @@ def test_a_broken_tokenizer_is_refused(content: str, stored: Path) -> None:
     (stored / "tokenizer.json").write_text(content)
     with pytest.raises(HeadstartError, match="tokenizer"):
         load_tokenizer(stored)
+
+
+def test_a_stored_model_s_fingerprint_follows_its_tokenizer_and_dropout(stored: Path) -> None:
+    marks = {source_fingerprint(stored)}
+    for name, old, new in (
+        ("tokenizer.json", '"Lowercase"', '"NFC"'),
+        ("tokenizer_config.json", '"model_max_length": 40', '"model_max_length": 41'),
+        ("config.json", '"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2'),
+    ):
+        text = (stored / name).read_text()
+        assert text.count(old) == 1
+        (stored / name).write_text(text.replace(old, new))
+        marks.add(source_fingerprint(stored))
+    for name in ("vocab.txt", "merges.txt", "spiece.model", "added_tokens.json"):
+        (stored / name).write_text("a")
+        marks.add(source_fingerprint(stored))
+    assert len(marks) == 8
+    (stored / "README.md").write_text("a")
+    assert source_fingerprint(stored) in marks
+
+
+# --- positions ---
+
+Check = Callable[[Any, int], None]
+ENDLESS = {"modernbert", "modernbert/biased", "deberta-v2"}  # no table of positions
+
+
+def law_the_longest_input_is_the_model_s_own(check: Check, variant: str) -> None:
+    """A length passes if the model can read it, and one more if the model has no table."""
+    model = tiny_model(variant)
+    config = model.config.to_dict()
+    allowed: list[int] = []
+    for length in range(40, 56):
+        ids = torch.full((1, length), 5)
+        try:
+            answer(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        except (IndexError, RuntimeError):
+            with pytest.raises(HeadstartError, match="positions"):
+                check(config, length)
+        else:
+            check(config, length)
+            allowed.append(length)
+    assert (len(allowed) == 16) == (variant in ENDLESS)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_longest_input_is_the_model_s_own(variant: str) -> None:
+    law_the_longest_input_is_the_model_s_own(check_length, variant)
+
+
+def test_the_law_of_lengths_has_teeth() -> None:
+    def from_nought(config: Any, length: int) -> None:
+        check_length({**config, "pad_token_id": -1}, length)
+
+    def always_a_table(config: Any, length: int) -> None:
+        check_length({**config, "position_biased_input": True}, length)
+
+    for mistake, variant in ((from_nought, "xlm-roberta"), (always_a_table, "deberta-v2")):
+        with pytest.raises((pytest.fail.Exception, HeadstartError)):
+            law_the_longest_input_is_the_model_s_own(mistake, variant)
+
+
+def test_a_length_s_fault_names_key_and_largest() -> None:
+    with pytest.raises(HeadstartError) as fault:
+        check_length(tiny_model("roberta").config.to_dict(), 47)
+    assert fault.value.where == "recipe key data.max_length"
+    assert fault.value.way_out == "set it to 46 or less"
+
+
+# --- faults are found without reading a weight ---
+
+
+def test_faults_are_found_before_weights_are_read(stored: Path, tmp_path: Path) -> None:
+    opened = check_model(stored, task="classification", labels=LABELS)
+    check_base(stored, task="tagging")
+    check_base(stored, task="classification", teacher=opened)
+    for task, labels in (("tagging", None), ("classification", ("a", "b"))):
+        with pytest.raises(HeadstartError, match=r"head is 'classification'|other labels"):
+            check_model(stored, task=task, labels=labels)
+    save_model(tiny_model("electra", "none"), None, tmp_path / "electra")
+    with pytest.raises(HeadstartError, match="the base is of type electra"):
+        check_base(tmp_path / "electra", task="classification", teacher=opened)
+    save_model(tiny_model("bert", "none", ffn=48), None, tmp_path / "narrow")
+    with pytest.raises(HeadstartError, match="do not fit"):
+        check_base(tmp_path / "narrow", task="classification", teacher=opened)
+    place = stored / "config.json"
+    place.write_text(
+        place.read_text().replace('"intermediate_size": 64', '"intermediate_size": 48')
+    )
+    for check in (check_model, load_model):
+        with pytest.raises(HeadstartError, match="do not fit"):
+            check(stored, task="classification", labels=LABELS)

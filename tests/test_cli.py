@@ -184,7 +184,13 @@ def test_a_recipe_is_checked_planned_run_and_reported(
     code, out, _ = command("study", file, tmp_path / "study", *quick)
     assert code == 0
     assert out.splitlines()[0] == "accuracy on test, percent"
-    assert out.splitlines()[1].split() == ["language", "teacher", "copied", "scratch"]
+    assert out.splitlines()[1].split() == [
+        "language",
+        "teacher",
+        "(reference)",
+        "copied",
+        "scratch",
+    ]
     assert "mean, zero-shot" in out
     code, out, _ = command("report", tmp_path / "study")
     assert code == 0

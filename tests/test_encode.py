@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
+from headstart import encode as room
 from headstart.encode import Encoded, collate, encode, pack, unit_logits, word_predictions
 from headstart.errors import HeadstartError
 from tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 TEXTS = ["wake me", "the zebra sings", "a", "wake the zebra at noon er"]
 TOKENS = [["wake", "me"], ["the", "zebra", "sings", "at", "noon"], ["a"], ["zebra", "er"]]
@@ -111,3 +119,97 @@ def test_a_tokenizer_without_padding_is_refused() -> None:
     table = pa.table({"language": ["xx"], "text": ["a"], "label": [0]})
     with pytest.raises(HeadstartError, match="no padding piece"):
         encode(table, tokenizer, task="classification", languages=("xx",), max_length=8)
+
+
+# --- words one by one have the pieces of running text ---
+
+SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
+SENTENCES = [["a", "b", "a"], ["wake", "the", "zebra", "at", "noon"], ["今天", "天气"], ["the"]]
+
+
+def trained(core: Tokenizer, trainer: type, alphabet: list[str]) -> PreTrainedTokenizerFast:
+    """Train some pieces, and add special ones in the manner of RoBERTa."""
+    made = trainer(vocab_size=330, special_tokens=SPECIALS, initial_alphabet=alphabet)
+    core.train_from_iterator([" ".join(words) for words in SENTENCES] * 3, made)
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", unk_token="<unk>")
+
+
+def byte_level(*, adds: bool = False) -> PreTrainedTokenizerFast:
+    """As RoBERTa and ModernBERT have it."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=adds)
+    return trained(core, trainers.BpeTrainer, pre_tokenizers.ByteLevel.alphabet())
+
+
+def gemma_like() -> PreTrainedTokenizerFast:
+    """As mmBERT has it: blanks become marks before the text is split."""
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # no piece of two words
+    made = trained(core, trainers.BpeTrainer, ["▁"])
+    made.backend_tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    made.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    return made
+
+
+def word_piece() -> PreTrainedTokenizerFast:
+    """As BERT has it; each Chinese character is a word of its own."""
+    core = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    core.normalizer = normalizers.BertNormalizer()
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return trained(core, trainers.WordPieceTrainer, [])
+
+
+def marked_first() -> PreTrainedTokenizerFast:
+    """As newer SentencePiece models have it."""
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    return trained(core, trainers.BpeTrainer, ["▁"])
+
+
+TOKENIZERS: Mapping[str, Callable[[], PreTrainedTokenizerFast]] = {
+    "byte level": byte_level,
+    "byte level, marks the first": lambda: byte_level(adds=True),
+    "Gemma": gemma_like,
+    "WordPiece": word_piece,
+    "SentencePiece": tiny_tokenizer,
+    "SentencePiece, first": marked_first,
+}
+
+
+def law_words_are_those_of_running_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    tags = [[0] * len(words) for words in SENTENCES]
+    table = pa.table({"language": ["xx"] * len(tags), "tokens": SENTENCES, "tags": tags})
+    encoded = encode(table, tokenizer, task="tagging", languages=("xx",), max_length=60)
+    assert encoded.truncated == 0
+    for i, words in enumerate(SENTENCES):
+        pieces = encoded.ids[encoded.starts[i] : encoded.starts[i + 1]].tolist()
+        assert pieces == tokenizer(" ".join(words))["input_ids"]
+        places = encoded.positions[encoded.unit_starts[i] : encoded.unit_starts[i + 1]].tolist()
+        before = [
+            len(tokenizer(" ".join(words[:n]))["input_ids"]) - 1 for n in range(1, len(words))
+        ]
+        assert places == [1, *before]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_words_one_by_one_are_those_of_running_text(kind: str) -> None:
+    law_words_are_those_of_running_text(TOKENIZERS[kind]())
+
+
+def test_the_law_of_words_has_teeth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_keeps_pieces", lambda *_: True)
+    for kind in ("byte level", "Gemma"):
+        with pytest.raises(AssertionError):
+            law_words_are_those_of_running_text(TOKENIZERS[kind]())
+
+
+def test_a_tokenizer_that_never_splits_is_refused() -> None:
+    ids = {name: i for i, name in enumerate([*SPECIALS, "a"])}
+    core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    whole = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>")
+    table = pa.table({"language": ["xx"], "tokens": [["a", "a"]], "tags": [[0, 0]]})
+    with pytest.raises(HeadstartError, match="other pieces than in running text"):
+        encode(table, whole, task="tagging", languages=("xx",), max_length=8)

@@ -30,9 +30,9 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     "training": (
         """console reader assembly checkpoint packed student state prepare evaluate teacher train
         tune stages""",
-        "transformers accelerate safetensors huggingface_hub rich",
+        "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
-    "studies": ("results plan run study steps", "filelock"),
+    "studies": ("results plan run study steps", ""),
     "face": ("report show verbs cli __init__ __main__", "jinja2 typer"),
 }
 ORDER = [room for rooms, _ in FLOORS.values() for room in rooms.split()]

@@ -18,6 +18,7 @@ from headstart.record import (
     Summary,
     atomic_write,
     read_record,
+    remarks,
     retention,
     summarize,
 )
@@ -48,6 +49,12 @@ def record(**changes: object) -> Record:
         hardware={"processor": "x", "cores": 2},
         marks=("one-class",),
         commit=None,
+        precision="bf16",
+        leaks=(
+            {"language": "en", "split": "test", "rows": 1200, "conflicts": 3, "dropped": False},
+        ),
+        truncated={"train": 4, "dev": 0},
+        stray_inside={"en": 5},
     )
     return dataclasses.replace(made, **changes)
 
@@ -74,8 +81,24 @@ def test_numbers_that_are_not_finite_become_null(value: float) -> None:
 
 def test_a_record_without_later_fields_is_readable() -> None:
     old = json.loads(record().to_json())
-    del old["marks"], old["commit"]
-    assert Record.from_json(json.dumps(old)) == record(marks=())
+    later = ("marks", "commit", "precision", "leaks", "truncated", "stray_inside")
+    for name in later:
+        del old[name]
+    read = Record.from_json(json.dumps(old))
+    plain = record(marks=(), precision="fp32", leaks=(), truncated={}, stray_inside={})
+    assert read == plain
+    assert remarks(read) == []
+
+
+def test_what_is_peculiar_about_the_text_is_said() -> None:
+    assert remarks(record()) == [
+        "1,200 test rows stand in train too: en 1,200; for 3 of them no copy has the same label.",
+        "The maximum length cuts off words: train 4.",
+        "I- tags that continue nothing, read as B-: en 5.",
+    ]
+    dropped = {"language": "sw", "split": "dev", "rows": 1, "conflicts": 0, "dropped": True}
+    said = "1 dev row stands in train too: sw 1; their copies were left out of train."
+    assert said in remarks(record(leaks=(dropped,)))
 
 
 @pytest.mark.parametrize(

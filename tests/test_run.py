@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.record import Record, read_record
-from headstart.run import run
+from headstart.run import run, run_signature
 from headstart.selection import Selection
 from headstart.student import make_student
-from world import LABELS, ROWS, world
+from world import LABELS, ROWS, world, write_base
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from headstart.recipe import Recipe
 
 
@@ -163,3 +163,55 @@ def test_a_tracker_gets_the_curve(recipe: Recipe, out: Path, tmp_path: Path) -> 
 def test_a_recipe_of_many_runs_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(HeadstartError, match="the recipe asks for 2 runs"):
         run(apply(recipe, {"seeds": [0, 1]}), tmp_path)
+
+
+def test_a_recipe_object_takes_seed_and_settings(recipe: Recipe, out: Path, tmp_path: Path) -> None:
+    record = run(recipe, tmp_path, seed=5, overrides=["train.epochs=1"], shared=out)
+    assert record.seed == 5
+    assert len(record.curve) == 1
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "config.json", "model.safetensors"])
+def test_the_signature_sees_what_lies_in_the_base(tmp_path: Path, file: str) -> None:
+    """Also within one process: a base that was changed is another base."""
+    recipe = world(tmp_path)
+    before = run_signature(recipe, tmp_path / "out")
+    path = Path(str(recipe.teacher.base)) / file
+    if file == "model.safetensors":
+        model = AutoModel.from_pretrained(path.parent)
+        with torch.no_grad():
+            next(iter(model.parameters())).add_(0.5)
+        model.save_pretrained(path.parent)
+    elif file == "config.json":
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"hidden_dropout_prob": 0.3}))
+    else:
+        path.write_text(path.read_text() + "\n")
+    assert run_signature(recipe, tmp_path / "out") != before
+
+
+def test_the_signature_sees_text_that_only_the_teacher_reads(tmp_path: Path) -> None:
+    recipe = apply(world(tmp_path), {"data.examples_per_language": 6})
+    more = apply(recipe, {"teacher.examples_per_language": 24})
+    before = run_signature(more, tmp_path / "out")
+    path = Path(str(recipe.data.folder)) / "aa.jsonl"
+    lines = path.read_text().splitlines()
+    lines[20] = lines[20].replace(" er", " at").replace(" me", " the").replace("r 20", "q 20")
+    path.write_text("\n".join(lines) + "\n")
+    assert run_signature(more, tmp_path / "out") != before
+    assert run_signature(recipe, tmp_path / "out") != before
+
+
+def test_the_signature_sees_the_base_of_a_given_teacher(
+    recipe: Recipe, out: Path, tmp_path: Path
+) -> None:
+    (model,) = (out / "teachers").glob("*/model")
+    base = write_base(tmp_path / "base")
+    given = apply(recipe, {"teacher.model": str(model), "teacher.base": str(base)})
+    from_base = apply(given, {"init.source": "base"})
+    before = [run_signature(one, tmp_path) for one in (given, from_base)]
+    config = base / "config.json"
+    config.write_text(config.read_text() + "\n")
+    after = [run_signature(one, tmp_path) for one in (given, from_base)]
+    assert after[0] == before[0]
+    assert after[1] != before[1]

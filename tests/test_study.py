@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from headstart.checking import apply
 from headstart.errors import HeadstartError
-from headstart.report import percent, read_records, report, shade, tabulate
+from headstart.record import write_runs
+from headstart.report import cells, heads, percent, read_records, report, shade, tabulate
+from headstart.run import run
 from headstart.study import study
 from world import world
 
@@ -71,9 +75,9 @@ def test_the_page_says_what_the_records_say(made: tuple[Recipe, Path, list[Recor
     expected = {(row.label, i): score for row in table.rows for i, score in enumerate(row.scores)}
     by_hand = sum(r.scores["student"]["test"]["cc"]["accuracy"] for r in records[:2]) / 2
     assert expected["cc", 0] == pytest.approx(by_hand)
-    cells = re.findall(r'<td style="[^"]*" title="([^"]*)">([^<]*)</td>', page)
-    assert [float(value) for value, _ in cells] == pytest.approx(list(expected.values()))
-    assert all(shown == percent(float(value)) for value, shown in cells)
+    shown = re.findall(r'<td style="[^"]*" title="([^"]*)">([^<]*)</td>', page)
+    assert [float(value) for value, _ in shown] == pytest.approx(list(expected.values()))
+    assert all(text == percent(float(value)) for value, text in shown)
 
 
 def test_the_page_needs_nothing_else(made: tuple[Recipe, Path, list[Record]]) -> None:
@@ -82,17 +86,149 @@ def test_the_page_needs_nothing_else(made: tuple[Recipe, Path, list[Record]]) ->
     assert "<script" not in page
 
 
-def test_names_of_the_user_are_escaped(made: tuple[Recipe, Path, list[Record]]) -> None:
-    from dataclasses import replace
+def lay(out: Path, *records: Record, listed: bool = True) -> Path:
+    """Lay records into a study's folder as if its runs had been made."""
+    for record in records:
+        record.write(out / "runs" / record.signature / "record.json")
+    if listed:
+        write_runs(out / "runs.json", [(record.name, record.signature) for record in records])
+    return out
 
-    _, out, records = made
-    evil = replace(records[0], name="<script>alert(1)</script>", signature="evil")
-    (out / "runs" / "evil").mkdir()
-    evil.write(out / "runs" / "evil" / "record.json")
-    page = report(out).read_text(encoding="utf-8")
-    (out / "runs" / "evil" / "record.json").unlink()
+
+def test_names_of_the_user_are_escaped(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    evil = replace(made[2][0], name="<script>alert(1)</script>")
+    page = report(lay(tmp_path, evil)).read_text(encoding="utf-8")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_page_shows_the_runs_that_the_study_now_has(
+    made: tuple[Recipe, Path, list[Record]],
+) -> None:
+    recipe, out, records = made
+    settings = {"train.epochs": 1, "seeds": [0], "arms": {"fresh": ARMS["fresh"]}}
+    other = study(apply(recipe, settings), out)
+    assert len(list(out.glob("runs/*/record.json"))) == 5
+    assert read_records(out) == other
+    again = study(recipe, out)
+    assert [r.signature for r in again] == [r.signature for r in records]
+    assert read_records(out) == again
+
+
+def test_columns_are_in_the_order_of_the_recipe(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    out = lay(tmp_path, *reversed(made[2]))
+    assert [column.name for column in tabulate(read_records(out)).columns] == ["fresh", "copied"]
+
+
+def test_a_run_is_shown_under_its_present_name(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    first, second = made[2][:2]
+    lay(tmp_path, first, second)
+    runs = [("new|seed=0", first.signature), ("to come|seed=0", "0" * 16)]
+    write_runs(tmp_path / "runs.json", runs)
+    assert read_records(tmp_path) == [replace(first, name="new|seed=0")]
+
+
+def test_a_folder_without_a_list_gives_all_that_lie_there(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    assert read_records(lay(tmp_path, *reversed(made[2]), listed=False)) == made[2]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"name": "a"}]', "3"])
+def test_a_broken_list_of_runs_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "runs.json").write_text(text, encoding="utf-8")
+    with pytest.raises(HeadstartError, match=r"no list of a study's runs(.|\n)*runs\.json"):
+        read_records(tmp_path)
+
+
+def taught_by(record: Record, weights: str, **scores: float) -> Record:
+    """Plant another teacher: its weights, and its accuracy in every language of test."""
+    test = {code: {"accuracy": value} for code, value in scores.items()}
+    return replace(
+        record,
+        fingerprints={**record.fingerprints, "teacher": weights},
+        scores={**record.scores, "teacher": {**record.scores["teacher"], "test": test}},
+    )
+
+
+def test_each_column_stands_beside_its_own_teacher(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    copied, _, fresh, _ = made[2]
+    strong = taught_by(copied, "x", aa=1.0, bb=1.0, cc=1.0)
+    weak = taught_by(fresh, "y", aa=0.1, bb=0.1, cc=0.1)
+    table = tabulate([strong, weak])
+    names = ["teacher 1 (reference)", "teacher 2 (reference)"]
+    assert heads(table) == ["language", *names, "copied", "fresh"]
+    assert table.taught == (0, 1)
+    assert cells(table.rows[-1])[:3] == ["mean, zero-shot", "100.0", "10.0"]
+    page = report(lay(tmp_path, strong, weak)).read_text(encoding="utf-8")
+    colours = re.findall(r'<td style="background:([^"]*)"', page)
+    both = zip(table.rows, colours[::2], colours[1::2], strict=True)
+    for row, first, second in both:
+        assert (first, second) == (shade(row.scores[0], 1.0), shade(row.scores[1], 0.1))
+    assert f"<strong>{names[0]}</strong>: copied</li>" in page
+    assert f"<strong>{names[1]}</strong>: fresh</li>" in page
+
+
+def test_seeds_of_different_teachers_are_not_averaged(
+    made: tuple[Recipe, Path, list[Record]],
+) -> None:
+    first, second = made[2][:2]
+    table = tabulate([first, taught_by(second, "x", aa=1.0, bb=1.0, cc=1.0)])
+    assert [(c.name, len(c.records)) for c in table.columns] == [("copied", 1), ("copied", 1)]
+
+
+def test_an_arm_called_teacher_is_not_the_reference(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    arm = replace(made[2][0], name="teacher|seed=0")
+    table = tabulate([arm])
+    assert heads(table) == ["language", "teacher (reference)", "teacher"]
+    assert len(cells(table.rows[0])) == 3
+    page = report(lay(tmp_path, arm)).read_text(encoding="utf-8")
+    shown = re.findall(r'<th scope="(?:col|row)">(teacher[^<]*)<', page)
+    assert shown == ["teacher (reference)", "teacher"] * 2
+
+
+def test_the_page_says_what_is_peculiar_about_the_text(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    leak = {"language": "aa", "split": "test", "rows": 12, "conflicts": 0, "dropped": False}
+    leaky = [replace(record, leaks=(leak,)) for record in made[2]]
+    said = "12 test rows stand in train too: aa 12."
+    assert f"<p>{said}</p>" in report(lay(tmp_path / "all", *leaky)).read_text(encoding="utf-8")
+    some = [*leaky[:2], *made[2][2:]]
+    page = report(lay(tmp_path / "some", *some)).read_text(encoding="utf-8")
+    assert f"<p>copied: {said}</p>" in page
+    none = report(lay(tmp_path / "none", *made[2])).read_text(encoding="utf-8")
+    assert "About the text" not in none
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_record_tells_leaks_cut_words_and_stray_tags(dropped: bool, tmp_path: Path) -> None:
+    recipe = world(tmp_path / "world", task="tagging")
+    rows = [
+        {"split": "train", "tokens": ["zebra", "me"], "tags": ["B-PER", "O"]},
+        {"split": "test", "tokens": ["zebra", "me"], "tags": ["O", "I-PER"]},
+        {"split": "test", "tokens": ["me"] * 40, "tags": ["O"] * 40},
+    ]
+    with (tmp_path / "world" / "texts" / "bb.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    quick = {"train.epochs": 1, "teacher.finetune.epochs": 1, "data.max_length": 32}
+    record = run(apply(recipe, {**quick, "data.drop_leaks": dropped}), tmp_path / "out")
+    planted = {"language": "bb", "split": "test", "rows": 1, "conflicts": 1, "dropped": dropped}
+    assert [leak for leak in record.leaks if leak["language"] == "bb"] == [planted]
+    assert record.truncated == {"train": 0, "dev": 0, "test": 10}
+    assert record.stray_inside == {"bb": 1}
+    assert record.precision in {"fp32", "bf16"}
+    assert read_records(tmp_path / "out") == [record]
 
 
 def test_an_empty_folder_has_no_report(tmp_path: Path) -> None:
@@ -103,8 +239,6 @@ def test_an_empty_folder_has_no_report(tmp_path: Path) -> None:
 def test_runs_of_other_languages_do_not_share_a_table(
     made: tuple[Recipe, Path, list[Record]],
 ) -> None:
-    from dataclasses import replace
-
     records = made[2]
     with pytest.raises(HeadstartError, match="differ in task or languages"):
         tabulate([records[0], replace(records[1], languages=("zz",))])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from headstart.encode import Encoded, collate, pack, unit_logits
 from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict
 from headstart.objectives import weighted
-from headstart.prepare import RowEmbedding, optimizer_for, rate_at, trainable
+from headstart.prepare import RowEmbedding, open_accelerator, optimizer_for, rate_at, trainable
 from headstart.settings import Train
 from headstart.train import Dev, Job, Progress, fit, total_steps
 from headstart.tune import choose_rate
@@ -347,3 +349,64 @@ def test_steps_follow_from_the_seed_alone(accelerator: Accelerator) -> None:
     first, again = train.batches_of(task, 0), train.batches_of(task, 0)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert [len(b) for b in first] != [len(b) for b in train.batches_of(task, 1)]
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("bert", {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}),
+        ("deberta-v2", {"pooler_dropout": 0}),
+        ("modernbert", {"attention_dropout": 0.0}),
+        ("distilbert", {}),
+        ("electra", {}),
+    ],
+)
+def test_dropout_reaches_every_place_of_every_family(
+    family: str, settings: dict[str, float]
+) -> None:
+    """Rates stored as integers, and places that a rate of 0 has closed, are set like all others."""
+    model = tiny_model(family, "classification", **settings)
+    layers = str(model)
+    with trainable(model, Train(dropout=0.3), torch.arange(40)):
+        rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+        assert rates
+        assert set(rates) == {0.3}
+        names = [n for n, m in model.named_modules() if isinstance(m, nn.Identity) and "drop" in n]
+        assert not names
+    assert str(model) == layers
+
+
+def test_a_training_of_other_processes_is_not_resumed(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(job(drawn(), accelerator, checkpoint_minutes=1e-9), folder=tmp_path)
+    model = fresh()
+    fit(model, task)
+    monkeypatch.setattr(train, "Progress", lambda **kept: Progress(**kept | {"processes": 2}))
+    with pytest.raises(HeadstartError, match="shared by other processes"):
+        fit(model, task)
+
+
+def test_the_precision_is_kept_when_resuming(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(job(drawn(), accelerator, checkpoint_minutes=1e-9), folder=tmp_path)
+    assert fit(fresh(), task).precision in ("fp32", "bf16")
+    monkeypatch.setattr(train, "choose_precision", lambda *_: "other")
+    assert fit(fresh(), task).precision != "other"
+
+
+def test_trained_models_are_let_go(accelerator: Accelerator) -> None:
+    model = fresh()
+    fit(model, job(drawn(), accelerator, max_steps=2))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_tracker_that_is_not_there_is_refused() -> None:
+    with pytest.raises(HeadstartError, match=r"unknown tracker 'tensorbord'(.|\n)*tensorboard"):
+        open_accelerator("tensorbord")
+    with pytest.raises(HeadstartError, match=r"not installed(.|\n)*pip install aim"):
+        open_accelerator("aim")

@@ -8,28 +8,29 @@ Main metric on test in percent, per language; then for each way of making a stud
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from headstart.report import Table, percent, read_records, tabulate
+from headstart.report import Table, cells, heads, percent, read_records, tabulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def row(cells: Sequence[str]) -> str:
+def row(texts: Sequence[str]) -> str:
     """Write one row."""
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
 def scores(table: Table) -> list[str]:
     """Write languages by columns."""
-    names = [column.name for column in table.columns]
-    lines = [row(["language", "teacher", *names]), row(["---"] * (len(names) + 2))]
-    for line in table.rows:
-        label = f"{line.label} (zero-shot)" if line.kind == "zero-shot" else line.label
-        lines.append(row([label, percent(line.teacher), *map(percent, line.scores)]))
-    return lines
+    head = heads(table)
+    marked = [
+        replace(line, label=f"{line.label} (zero-shot)") if line.kind == "zero-shot" else line
+        for line in table.rows
+    ]
+    return [row(head), row(["---"] * len(head)), *(row(cells(line)) for line in marked)]
 
 
 def making(table: Table) -> list[str]:

@@ -25,6 +25,7 @@ from transformers import (
 from headstart.assembly import assemble, prefix_of, quiet
 from headstart.corpus import check_labels
 from headstart.errors import HeadstartError
+from headstart.families import family_of
 from headstart.fitting import fit
 from headstart.layout import Head, entries, lengths, shape_of
 from headstart.layout import count_parameters as count
@@ -33,10 +34,15 @@ from headstart.selection import Selection, full
 from headstart.transplant import transplant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _TOKENIZERS: Any = AutoTokenizer
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+# Families that count positions from pad id + 1.
+_AFTER_PADDING = frozenset({"xlm-roberta", "roberta", "camembert"})
+_DECIDING = (  # all that a tokenizer may be read from
+    "tokenizer*", "*vocab*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json"
+)  # fmt: skip
 
 
 def load_model(named: Named, *, task: Head, labels: Sequence[str] | None = None) -> PreTrainedModel:
@@ -54,6 +60,10 @@ def load_model(named: Named, *, task: Head, labels: Sequence[str] | None = None)
         HeadstartError: It has another head, other labels, or the same in another order; or its
             tensors do not fit its config.
     """
+    return _load(_open_tuned(named, task, labels), task, seed=0, base=False)
+
+
+def _open_tuned(named: Named, task: Head, labels: Sequence[str] | None) -> Opened:
     opened = open_model(named)
     if opened.head != task:
         raise HeadstartError(
@@ -63,7 +73,41 @@ def load_model(named: Named, *, task: Head, labels: Sequence[str] | None = None)
         )
     if labels is not None:
         check_labels(labels, labels_of(opened.config), where=opened.where)
-    return _load(opened, task, seed=0, base=False)
+    return opened
+
+
+def check_model(named: Named, *, task: Head, labels: Sequence[str] | None) -> Opened:
+    """Find the faults that `load_model` would find, without reading a weight.
+
+    Raises:
+        HeadstartError: As `load_model` does.
+    """
+    opened = _open_tuned(named, task, labels)
+    fit(opened.family, opened.plain, task, opened.shapes, where=opened.where)
+    return opened
+
+
+def check_base(named: Named, *, task: Head, teacher: Opened | None = None) -> None:
+    """Find the faults of an encoder that would get a head, without reading a weight.
+
+    Args:
+        named: A folder, or a model of the hub.
+        task: The head that it would get.
+        teacher: The model that was fine-tuned from it; None where that is yet to be done.
+
+    Raises:
+        HeadstartError: Its tensors do not fit the config, or it is of another family.
+    """
+    opened = open_model(named)
+    whole = teacher or opened
+    if opened.family != whole.family:
+        raise HeadstartError(
+            f"the base is of type {opened.family.model_type}, the teacher of type "
+            f"{whole.family.model_type}",
+            where=opened.where,
+            way_out="name the model that the teacher was fine-tuned from",
+        )
+    fit(whole.family, whole.plain, task, opened.shapes, where=opened.where, base=True)
 
 
 def with_head(
@@ -109,6 +153,30 @@ def labels_of(config: PreTrainedConfig) -> tuple[str, ...]:
     """List a config's labels in the order of their ids."""
     names = {int(i): str(name) for i, name in (config.id2label or {}).items()}
     return tuple(names[i] for i in sorted(names))
+
+
+def check_length(config: Mapping[str, Any], max_length: int) -> None:
+    """Refuse inputs that are longer than a model's table of positions.
+
+    Args:
+        config: The model's, as plain data.
+        max_length: Pieces of the longest input.
+
+    Raises:
+        HeadstartError: There are fewer positions than pieces.
+    """
+    family = family_of(config)
+    if not any("position" in weight.axes and weight.when(config) for weight in family.stem):
+        return
+    largest = int(config["max_position_embeddings"])
+    if family.model_type in _AFTER_PADDING:
+        largest -= int(config["pad_token_id"]) + 1
+    if max_length > largest:
+        raise HeadstartError(
+            f"inputs of {max_length} tokens, but the {family.model_type} has {largest} positions",
+            where="recipe key data.max_length",
+            way_out=f"set it to {largest} or less",
+        )
 
 
 def load_tokenizer(named: Named) -> PreTrainedTokenizerBase:
@@ -209,10 +277,12 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
 
 
 def source_fingerprint(named: Named) -> str:
-    """Hash a stored model's config and weights as they lie on disk, as 64 hex digits."""
+    """Hash a stored model's config, weights and tokenizer as they lie on disk, as 64 hex digits."""
     folder = find_folder(named)
+    pieces = {file for kind in _DECIDING for file in folder.glob(kind) if file.is_file()}
     digest = hashlib.sha256()
-    for file in (folder / "config.json", *weight_files(folder)):
+    for file in (folder / "config.json", *weight_files(folder), *sorted(pieces)):
+        digest.update(f"{file.name}|".encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

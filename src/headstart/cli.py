@@ -201,14 +201,12 @@ def _show_next(recipe: str, out: Path) -> None:
 
 def _show_records(records: "list[Record]") -> None:
     """Print languages by runs, in percent, and what is wrong with a run."""
-    from headstart.report import percent, tabulate
+    from headstart.report import cells, heads, tabulate
     from headstart.show import show_lines, show_table
 
     table = tabulate(records)
-    rows = [[row.label, percent(row.teacher), *map(percent, row.scores)] for row in table.rows]
-    head = ["language", "teacher", *(column.name for column in table.columns)]
     show_lines(f"{table.metric} on test, percent")
-    show_table(head, rows)
+    show_table(heads(table), [cells(row) for row in table.rows])
     show_lines(
         *(f"{column.name}: {', '.join(column.marks)}" for column in table.columns if column.marks)
     )

@@ -50,6 +50,11 @@ class Encoded:
         return np.diff(self.starts)
 
     @property
+    def longest(self) -> int:
+        """Pieces of the longest example."""
+        return int(self.lengths.max(initial=0))
+
+    @property
     def truncated(self) -> int:
         """Words that no unit stands for, since the text was cut at the maximum length."""
         return len(self.words) - len(self.gold)
@@ -83,7 +88,7 @@ def encode(
         max_length: Longest example in pieces; the rest is cut off.
 
     Raises:
-        HeadstartError: The tokenizer has no padding piece.
+        HeadstartError: The tokenizer has no padding piece, or cannot read words one by one.
     """
     if tokenizer.pad_token_id is None:
         raise HeadstartError(
@@ -126,6 +131,8 @@ def _texts(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[List
 def _words(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[Lists, ...]:
     """One unit a word: its first piece."""
     tokens: list[list[str]] = table["tokens"].to_pylist()
+    if not _keeps_pieces(tokenizer, ["a", "a", "a"]):
+        tokens = [_marked(words) for words in tokens]
     batch = tokenizer(tokens, is_split_into_words=True, truncation=True, max_length=max_length)
     positions: Lists = []
     unit_words: Lists = []
@@ -139,6 +146,41 @@ def _words(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[List
         unit_words.append([offset + word for word in first])
         offset += len(words)
     return batch["input_ids"], positions, unit_words, table["tags"].to_pylist()
+
+
+def _keeps_pieces(tokenizer: Tokenizer, words: list[str]) -> bool:
+    """Tell whether words one by one have the pieces that they have in running text.
+
+    Byte-level BPE, and BPE in the manner of Gemma, know a word's beginning by the blank before it,
+    which words one by one lack. What the first word has is left open.
+
+    Raises:
+        HeadstartError: Not even a blank before each word helps.
+    """
+
+    def pieces(text: list[str] | str) -> list[int]:
+        is_split = not isinstance(text, str)
+        batch = tokenizer(text, is_split_into_words=is_split, add_special_tokens=False)
+        if not is_split:
+            return list(batch["input_ids"])
+        pairs = zip(batch["input_ids"], batch.word_ids(), strict=True)
+        return [piece for piece, word in pairs if word]  # not those of word 0
+
+    running = pieces(" ".join(words))
+    for given, answer in ((words, True), (_marked(words), False)):
+        found = pieces(given)
+        if found and running[-len(found) :] == found:
+            return answer
+    raise HeadstartError(
+        "words one by one get other pieces than in running text",
+        where="the model's tokenizer",
+        way_out="take a model whose tokenizer splits text at blanks",
+    )
+
+
+def _marked(words: list[str]) -> list[str]:
+    """Put a blank before every word but the first, as running text has it."""
+    return [*words[:1], *(f" {word.lstrip()}" for word in words[1:])]
 
 
 def _flat(lists: Lists) -> Ints:

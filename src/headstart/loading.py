@@ -38,7 +38,7 @@ def shipped() -> Mapping[str, Path]:
 
 
 def load_recipe(
-    source: str | Path | Mapping[str, object],
+    source: str | Path | Mapping[str, object] | Recipe,
     overrides: Sequence[str] = (),
     *,
     seed: int | None = None,
@@ -46,7 +46,7 @@ def load_recipe(
     """Read a recipe and check all of it.
 
     Args:
-        source: Name of a shipped recipe, file, or plain data.
+        source: Name of a shipped recipe, file, plain data, or a recipe to change.
         overrides: Settings as `train.epochs=2`; the value is YAML.
         seed: Replaces the recipe's.
 
@@ -223,8 +223,12 @@ def _override(tree: dict[str, object], text: str) -> HeadstartError | None:
     return None
 
 
-def _read(source: str | Path | Mapping[str, object]) -> tuple[dict[str, object], str]:
+def _read(
+    source: str | Path | Mapping[str, object] | Recipe,
+) -> tuple[dict[str, object], str]:
     """Return plain data that may be changed, and its name for errors."""
+    if isinstance(source, Recipe):
+        return dumped(source), "recipe"
     if isinstance(source, Mapping):
         return copy.deepcopy(dict(source)), "recipe"
     path = shipped().get(str(source), Path(source))

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from headstart.errors import HeadstartError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -69,6 +72,7 @@ def trainable(model: PreTrainedModel, settings: Train, pieces: Tensor) -> Genera
         pieces: Distinct piece ids of the training text, int64.
     """
     words = cast("nn.Embedding", model.get_input_embeddings())
+    opened = _open_dropouts(model) if settings.dropout else []
     dropouts = _dropouts(model)
     frozen = [p for p in model.parameters() if not p.requires_grad]
     model.requires_grad_(True)
@@ -82,6 +86,8 @@ def trainable(model: PreTrainedModel, settings: Train, pieces: Tensor) -> Genera
         yield
     finally:
         _set_dropout(dropouts, [p for _, _, p in dropouts])
+        for parent, name in opened:
+            setattr(parent, name, nn.Identity())
         embedding = model.get_input_embeddings()
         if isinstance(embedding, RowEmbedding):
             model.set_input_embeddings(embedding.fold_back())
@@ -101,8 +107,21 @@ def _dropouts(model: nn.Module) -> Dropouts:
         (module, name, value)
         for module in model.modules()
         for name in names
-        if isinstance(value := vars(module).get(name), float)
+        if isinstance(value := vars(module).get(name), int | float) and not isinstance(value, bool)
     ]
+
+
+def _open_dropouts(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Put dropouts where a family has left them out for a rate of 0; return their places."""
+    closed = [
+        (parent, name)
+        for parent in model.modules()
+        for name, module in parent.named_children()
+        if isinstance(module, nn.Identity) and "drop" in name
+    ]
+    for parent, name in closed:
+        setattr(parent, name, nn.Dropout(0.0))
+    return closed
 
 
 def _set_dropout(places: Dropouts, rates: list[float]) -> None:
@@ -150,15 +169,37 @@ def open_accelerator(tracker: str | None = None, folder: str | Path = ".") -> Ac
     Args:
         tracker: Name of a tracker of Accelerate, such as tensorboard.
         folder: Where the tracker writes.
+
+    Raises:
+        HeadstartError: Accelerate knows no such tracker, or its package is missing.
     """
+    if tracker:
+        _check_tracker(tracker)
     # Without an accelerator, Accelerate joins processes only where the processor is asked for.
     on_processor = not torch.accelerator.is_available()
     return Accelerator(cpu=on_processor, log_with=tracker, project_dir=str(folder))
 
 
+def _check_tracker(name: str) -> None:
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise HeadstartError(
+            f"unknown tracker {name!r}",
+            where="recipe key train.tracker",
+            way_out=nearest(name, LOGGER_TYPE_TO_CLASS),
+        )
+    if name not in map(str, get_available_trackers()):
+        raise HeadstartError(
+            f"the package of tracker {name!r} is not installed",
+            where="recipe key train.tracker",
+            way_out=f"pip install {name}",
+        )
+
+
 @cache
 def has_fast_bf16(device: str) -> bool:
-    """Whether matrix products in bf16 are at least 1.3 times as fast as in fp32; measured once."""
+    """Whether bf16 pays: on a processor, 1.3 times the speed of fp32, measured once."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
     def seconds(dtype: torch.dtype) -> float:
         a = torch.ones(768, 768, dtype=dtype, device=device)
@@ -172,11 +213,18 @@ def has_fast_bf16(device: str) -> bool:
     return seconds(torch.bfloat16) * 1.3 < seconds(torch.float32)
 
 
-def computes_in_bf16(settings: Train, accelerator: Accelerator) -> bool:
-    """Decide on the precision; all processes follow the first."""
+def choose_precision(settings: Train, accelerator: Accelerator) -> str:
+    """Decide on fp32 or bf16; all processes follow the first."""
     if settings.precision != "auto":
-        return settings.precision == "bf16"
-    fast = torch.tensor(float(has_fast_bf16(accelerator.device.type)), device=accelerator.device)
-    if accelerator.num_processes > 1:
-        torch.distributed.broadcast(fast, 0)
-    return bool(fast.item())
+        return settings.precision
+    fast = first_says(accelerator, has_fast_bf16(accelerator.device.type))
+    return "bf16" if fast else "fp32"
+
+
+def first_says(accelerator: Accelerator, answer: bool) -> bool:
+    """Give the first process' answer to all, so that they do the same."""
+    if accelerator.num_processes == 1:
+        return answer
+    told = torch.tensor(float(answer), device=accelerator.device)
+    torch.distributed.broadcast(told, 0)
+    return bool(told.item())

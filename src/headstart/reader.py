@@ -31,7 +31,7 @@ _CONFIGS: Any = AutoConfig
 Named = str | Path
 # What a model needs and nothing else: no pickles, no other engines' weights.
 _WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "*vocab*",
-           "merges.txt", "*.model", "special_tokens_map.json"]  # fmt: skip
+           "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json"]  # fmt: skip
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack")
 
 

@@ -61,6 +61,11 @@ class Record:
         fingerprints: SHA-256 of data and weights.
         hardware: The processor, and how many cores.
         commit: Of the code, where it is known.
+        precision: Of the training: fp32 or bf16.
+        leaks: Test or dev rows whose text is in train: language, split, rows, conflicts (rows
+            whose label no copy has), dropped (whether their copies were left out of train).
+        truncated: Words that the maximum length cuts off, per split.
+        stray_inside: Tags `I-` that continue nothing, per language.
     """
 
     signature: str
@@ -84,6 +89,10 @@ class Record:
     hardware: Mapping[str, str | int]
     marks: tuple[str, ...] = field(default=())
     commit: str | None = None
+    precision: str = "fp32"
+    leaks: tuple[Mapping[str, object], ...] = ()
+    truncated: Mapping[str, int] = field(default_factory=dict[str, int])
+    stray_inside: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def to_json(self) -> str:
         """Write the record as JSON; numbers that are not finite become null."""
@@ -109,7 +118,7 @@ class Record:
                 where=where,
                 way_out="read it with the later version of headstart that wrote it",
             )
-        needed = {name for name, f in known.items() if f.default is MISSING}
+        needed = {n for n, f in known.items() if f.default is f.default_factory is MISSING}
         missing = sorted(needed - set(content))
         if missing:
             raise _no_record(where, f"it lacks {', '.join(missing)}")
@@ -123,7 +132,7 @@ class Record:
         atomic_write(path, self.to_json() + "\n")
 
 
-_TUPLES = frozenset({"labels", "languages", "zero_shot", "curve", "marks"})
+_TUPLES = frozenset({"labels", "languages", "zero_shot", "curve", "marks", "leaks"})
 
 
 def read_record(path: Path) -> Record:
@@ -137,6 +146,55 @@ def read_record(path: Path) -> Record:
     except (OSError, UnicodeDecodeError) as error:
         raise _no_record(str(path), str(error)) from error
     return Record.from_json(text, where=str(path))
+
+
+def write_runs(path: Path, runs: Sequence[tuple[str, str]]) -> None:
+    """Write which runs a study now consists of: names and signatures, in the recipe's order."""
+    entries = [{"name": name, "signature": signature} for name, signature in runs]
+    atomic_write(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_runs(path: Path) -> list[tuple[str, str]]:
+    """Read what `write_runs` wrote.
+
+    Raises:
+        HeadstartError: The file holds no list of runs.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [(str(entry["name"]), str(entry["signature"])) for entry in entries]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise HeadstartError(
+            f"this is no list of a study's runs: {error!r}",
+            where=str(path),
+            way_out="run the study again; finished runs are not made again",
+        ) from error
+
+
+def remarks(record: Record) -> list[str]:
+    """Say what is peculiar about the text of a run, a sentence each."""
+    said: list[str] = []
+    for split in ("test", "dev"):
+        found = [leak for leak in record.leaks if leak["split"] == split and leak["rows"]]
+        rows = {str(leak["language"]): cast("int", leak["rows"]) for leak in found}
+        odd = sum(cast("int", leak["conflicts"]) for leak in found)
+        if found:
+            stand = "row stands" if sum(rows.values()) == 1 else "rows stand"
+            said.append(
+                f"{sum(rows.values()):,} {split} {stand} in train too: {_counts(rows)}"
+                + (f"; for {odd:,} of them no copy has the same label" if odd else "")
+                + ("; their copies were left out of train." if found[0].get("dropped") else ".")
+            )
+    cut = {split: count for split, count in record.truncated.items() if count}
+    if cut:
+        said.append(f"The maximum length cuts off words: {_counts(cut)}.")
+    if record.stray_inside:
+        said.append(f"I- tags that continue nothing, read as B-: {_counts(record.stray_inside)}.")
+    return said
+
+
+def _counts(of: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in of.items())
 
 
 def _parsed(text: str, where: str) -> dict[str, object]:

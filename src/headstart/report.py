@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from headstart.errors import HeadstartError
 from headstart.metrics import main_metric
-from headstart.record import Record, atomic_write, read_record
+from headstart.record import Record, atomic_write, read_record, read_runs, remarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,15 +22,16 @@ AVERAGES = ("trained on", "zero-shot")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One way of making a student, averaged over its seeds."""
+    """One way of making a student, averaged over its seeds; or a teacher of such students."""
 
     name: str
     records: tuple[Record, ...]
+    model: str = "student"  # or teacher
 
     def score(self, language: str) -> float | None:
         """Mean of the main metric on test; None where the language was not tested."""
         metric = main_metric(self.records[0].task)
-        rows = [r.scores["student"]["test"].get(language) for r in self.records]
+        rows = [r.scores[self.model]["test"].get(language) for r in self.records]
         values = [row[metric] for row in rows if row is not None]
         return fmean(values) if values else None
 
@@ -47,11 +49,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One language, or an average: the teacher's score and each column's."""
+    """One language, or an average: each teacher's score and each column's."""
 
     label: str
     kind: str  # trained, zero-shot or average
-    teacher: float
+    teachers: tuple[float | None, ...]
     scores: tuple[float | None, ...]
 
 
@@ -60,33 +62,55 @@ class Table:
     """Languages by ways of making a student."""
 
     metric: str
+    teachers: tuple[Column, ...]
     columns: tuple[Column, ...]
+    taught: tuple[int, ...]  # the place of each column's teacher in `teachers`
     rows: tuple[Row, ...]
+
+
+def heads(table: Table) -> list[str]:
+    """Name what `cells` gives of each row."""
+    return ["language", *(c.name for c in (*table.teachers, *table.columns))]
+
+
+def cells(row: Row) -> list[str]:
+    """Write a row: its label, then the scores of teachers and columns in percent."""
+    return [row.label, *map(percent, (*row.teachers, *row.scores))]
 
 
 def read_records(out: str | Path) -> list[Record]:
     """Read the finished runs of a study's folder, or the one of a run's.
 
+    Returns:
+        The runs that the study now consists of, under their present names, in the recipe's
+        order. Where a folder has no list of them: all that lie there, by name and seed.
+
     Raises:
         HeadstartError: Nothing is finished there.
     """
     out = Path(out)
-    paths = [out / "record.json", *sorted((out / "runs").glob("*/record.json"))]
-    records = [read_record(path) for path in paths if path.exists()]
+    if (out / "runs.json").exists():
+        listed = [(name, out / "runs" / key) for name, key in read_runs(out / "runs.json")]
+        finished = [(name, place / "record.json") for name, place in listed]
+        records = [replace(read_record(p), name=name) for name, p in finished if p.exists()]
+    else:
+        paths = [out / "record.json", *(out / "runs").glob("*/record.json")]
+        records = [read_record(path) for path in paths if path.exists()]
+        records.sort(key=lambda record: (record.name, record.seed))
     if not records:
         raise HeadstartError(
             "no finished run is there",
             where=str(out),
             way_out="give the folder of a run or a study, or run its recipe first",
         )
-    return sorted(records, key=lambda record: (record.name, record.seed))
+    return records
 
 
 def tabulate(records: Sequence[Record]) -> Table:
     """Put runs side by side; runs that differ in their seed only share a column.
 
     Args:
-        records: Runs of one task with the same teacher.
+        records: Runs of one task in the same languages.
 
     Raises:
         HeadstartError: They cannot stand in one table.
@@ -103,16 +127,27 @@ def tabulate(records: Sequence[Record]) -> Table:
                 where="the folder of the records",
                 way_out="report each study by itself",
             )
-    columns = tuple(_columns(records))
-    metric = main_metric(first.task)
-    teacher = {k: v[metric] for k, v in first.scores["teacher"]["test"].items()}
+    groups = _grouped(records, _teacher_key)
+    names = [f"teacher {i + 1}" if len(groups) > 1 else "teacher" for i in range(len(groups))]
+    teachers = tuple(
+        Column(f"{name} (reference)", group, "teacher")
+        for name, group in zip(names, groups.values(), strict=True)
+    )
+    ways = _grouped(records, lambda record: (column_name(record), _teacher_key(record)))
+    columns = tuple(Column(column_name(group[0]), group) for group in ways.values())
+    taught = tuple(list(groups).index(_teacher_key(c.records[0])) for c in columns)
     rows = [
-        Row(language, kind, teacher[language], tuple(c.score(language) for c in columns))
+        Row(
+            code,
+            kind,
+            tuple(t.score(code) for t in teachers),
+            tuple(c.score(code) for c in columns),
+        )
         for kind, languages in (("trained", first.languages), ("zero-shot", first.zero_shot))
-        for language in languages
-        if language in teacher
+        for code in languages
+        if any(t.score(code) is not None for t in teachers)
     ]
-    return Table(metric, columns, (*rows, *_averages(rows)))
+    return Table(main_metric(first.task), teachers, columns, taught, (*rows, *_averages(rows)))
 
 
 def column_name(record: Record) -> str:
@@ -121,23 +156,42 @@ def column_name(record: Record) -> str:
     return "|".join(parts) or f"{record.source}, {record.objective}"
 
 
-def _columns(records: Iterable[Record]) -> Iterable[Column]:
-    groups: dict[str, list[Record]] = {}
+def _teacher_key(record: Record) -> str:
+    """Tell teachers apart: by weights and scores, which the text's settings decide too."""
+    scores = json.dumps(record.scores["teacher"]["test"], sort_keys=True)
+    return record.fingerprints.get("teacher", "") + scores
+
+
+def _grouped(
+    records: Sequence[Record], key: Callable[[Record], object]
+) -> dict[object, tuple[Record, ...]]:
+    groups: dict[object, list[Record]] = {}
     for record in records:
-        groups.setdefault(column_name(record), []).append(record)
-    return (Column(name, tuple(group)) for name, group in groups.items())
+        groups.setdefault(key(record), []).append(record)
+    return {name: tuple(group) for name, group in groups.items()}
 
 
 def _averages(rows: Sequence[Row]) -> Iterable[Row]:
     for label, kind in zip(AVERAGES, ("trained", "zero-shot"), strict=True):
         some = [row for row in rows if row.kind == kind]
         if some:
+            teachers = zip(*(row.teachers for row in some), strict=True)
+            scores = zip(*(row.scores for row in some), strict=True)
             yield Row(
-                f"mean, {label}",
-                "average",
-                fmean(row.teacher for row in some),
-                tuple(_mean(row.scores[i] for row in some) for i in range(len(some[0].scores))),
+                f"mean, {label}", "average", tuple(map(_mean, teachers)), tuple(map(_mean, scores))
             )
+
+
+def all_remarks(columns: Sequence[Column]) -> list[str]:
+    """Say what is peculiar about the text; with names where it is not so for every column."""
+    said: dict[str, list[str]] = {}
+    for column in columns:
+        for remark in remarks(column.records[0]):
+            said.setdefault(remark, []).append(column.name)
+    return [
+        remark if len(names) == len(columns) else f"{', '.join(names)}: {remark}"
+        for remark, names in said.items()
+    ]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -165,8 +219,10 @@ def report(out: str | Path) -> Path:
     environment.filters |= _FILTERS
     page = environment.get_template("report.html").render(
         table=table,
+        heads=heads(table),
         first=records[0],
         curves=[curve_of(column) for column in table.columns],
+        remarks=all_remarks(table.columns),
         seeds=sorted({record.seed for record in records}),
         out=Path(out).name,
     )
@@ -183,18 +239,22 @@ class Curve:
     points: str
     steps: int
     last: float
+    teacher: float  # its dev score
 
 
 def curve_of(column: Column) -> Curve:
     """Draw the learning curve of a column's first seed, its untrained score included."""
     record = column.records[0]
     metric = main_metric(record.task)
-    before = fmean(row[metric] for row in record.scores["step0"]["dev"].values())
+    before, teacher = (
+        fmean(row[metric] for row in record.scores[model]["dev"].values())
+        for model in ("step0", "teacher")
+    )
     known = [(float(p["step"] or 0), p["dev"] or 0.0) for p in record.curve]
     points = [(0.0, before), *known]
     steps = max(points[-1][0], 1.0)
     drawn = " ".join(f"{100 * x / steps:.1f},{40 - 40 * y:.1f}" for x, y in points)
-    return Curve(column.name, drawn, int(steps), max(y for _, y in points))
+    return Curve(column.name, drawn, int(steps), max(y for _, y in points), teacher)
 
 
 def percent(value: float | None) -> str:
@@ -202,9 +262,9 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def shade(value: float | None, teacher: float) -> str:
+def shade(value: float | None, teacher: float | None) -> str:
     """Colour a cell by the share of the teacher that is kept: red at half or less, green at all."""
-    if value is None or teacher <= 0:
+    if value is None or teacher is None or teacher <= 0:
         return "transparent"
     kept = min(max((value / teacher - 0.5) / 0.5, 0.0), 1.0)
     return f"hsl({round(120 * kept)} 60% 50% / 0.3)"

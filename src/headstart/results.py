@@ -125,12 +125,29 @@ def record_of(
         hardware=machine.hardware(),
         commit=machine.commit(),
         marks=_marks(text, logits["student"]["test"], scores),
+        precision=trained.progress.precision,
+        leaks=_leaks(text),
+        truncated={name: split.truncated for name, split in text.splits.items()},
+        stray_inside=corpus.stray_inside,
     )
 
 
 def objective_name(recipe: Recipe) -> str:
     """Write the objective as one word, such as `labels+mse`."""
     return "+".join(name for name, term in recipe.train.objective.items() if term.weight > 0)
+
+
+def _leaks(text: Text) -> tuple[dict[str, object], ...]:
+    return tuple(
+        {
+            "language": leak.language,
+            "split": leak.split,
+            "rows": leak.rows,
+            "conflicts": leak.conflicts,
+            "dropped": text.data.drop_leaks,
+        }
+        for leak in text.corpus.leaks
+    )
 
 
 def _marks(

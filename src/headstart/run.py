@@ -6,7 +6,6 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,17 @@ from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_teacher
 from headstart.plan import estimate
 from headstart.prepare import open_accelerator
-from headstart.recipe import Recipe
-from headstart.record import Record, atomic_write, read_record
+from headstart.record import Record, atomic_write, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
-from headstart.stages import RATES, base_of, job_for, open_teacher, open_text
+from headstart.stages import (
+    RATES,
+    base_of,
+    fingerprint_of,
+    job_for,
+    open_teacher,
+    open_text,
+    teacher_data,
+)
 from headstart.student import make_student
 from headstart.teacher import teacher_pass
 from headstart.tune import learn
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from numpy.typing import NDArray
 
+    from headstart.recipe import Recipe
     from headstart.stages import Teacher, Text
 
 
@@ -60,8 +67,7 @@ def run(
     Raises:
         HeadstartError: The recipe, its data or models are at fault, or the folder is taken.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, overrides, seed=seed)
+    recipe = load_recipe(recipe, overrides, seed=seed)
     _refuse_many(recipe)
     out = Path(out)
     session = Session(recipe, out, shared or out, open_accelerator(recipe.train.tracker, out))
@@ -112,14 +118,15 @@ def how_long(recipes: Sequence[Recipe], shared: Path) -> str:
 
 def run_signature(recipe: Recipe, shared: Path) -> str:
     """Hash what decides a run's result: recipe, text, and the weights that it starts from."""
-    corpus = load_corpus(recipe.data, recipe.task)
-    named = recipe.teacher.model or base_of(recipe, shared)
-    return signature(recipe, data=corpus.fingerprint, origin=_origin(str(named)))
-
-
-@cache
-def _origin(named: str) -> str:
-    return checkpoint.source_fingerprint(named)
+    extra = {"data": load_corpus(recipe.data, recipe.task).fingerprint}
+    base = base_of(recipe, shared)
+    if recipe.teacher.model is not None:
+        extra["teacher"] = fingerprint_of(recipe.teacher.model)
+    else:
+        extra["taught"] = load_corpus(teacher_data(recipe), recipe.task).fingerprint
+    if base is not None and (recipe.teacher.model is None or recipe.init.source == "base"):
+        extra["base"] = fingerprint_of(base)
+    return signature(recipe, **extra)
 
 
 def _claim(recipe: Recipe, out: Path, key: str) -> Record | None:
@@ -171,6 +178,7 @@ def _work(session: Session, key: str) -> Record:
     teacher = open_teacher(recipe, session.shared, accelerator)
     session.costs.teacher_seconds = teacher.seconds
     text = open_text(recipe.data, recipe.task, teacher.tokenizer)
+    checkpoint.check_length(teacher.model.config.to_dict(), text.longest)
     answers = _answers(session, teacher, text)
     trained = _train(session, teacher, text, answers)
     with session.timed("eval_seconds"):
@@ -192,6 +200,8 @@ def _work(session: Session, key: str) -> Record:
         write_predictions(out / "predictions" / "test.parquet", text, logits["test"])
         record.write(out / "record.json")
     accelerator.wait_for_everyone()
+    for line in remarks(record):
+        say(line)
     return record
 
 

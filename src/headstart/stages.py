@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,10 @@ from headstart.console import say
 from headstart.corpus import epoch_order, load_corpus
 from headstart.encode import encode
 from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
+from headstart.reader import find_folder
+from headstart.recipe import RESULT_VERSION
 from headstart.record import atomic_write
+from headstart.teacher import alone
 from headstart.train import Dev, Job
 from headstart.tune import learn
 
@@ -55,6 +58,11 @@ class Text:
     def languages(self) -> tuple[str, ...]:
         """All languages, trained-on ones first."""
         return (*self.corpus.languages, *self.corpus.zero_shot)
+
+    @property
+    def longest(self) -> int:
+        """Pieces of the longest example."""
+        return max(split.longest for split in self.splits.values())
 
     @property
     def floor(self) -> float:
@@ -165,6 +173,35 @@ def base_of(recipe: Recipe, folder: Path) -> str | None:
     return str(place)
 
 
+def teacher_data(recipe: Recipe) -> Data:
+    """Give the text that the teacher is fine-tuned on: the student's, but for its amount."""
+    count = recipe.teacher.examples_per_language or recipe.data.examples_per_language
+    return recipe.data.model_copy(update={"examples_per_language": count})
+
+
+def fingerprint_of(named: str) -> str:
+    """Hash a stored model, once for as long as its files stay as they are."""
+    folder = find_folder(named)
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    stamp = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return _fingerprint(str(folder), stamp)
+
+
+@cache
+def _fingerprint(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    del stamp  # part of the cache's key only
+    return checkpoint.source_fingerprint(folder)
+
+
+def identity_of(model: PreTrainedModel) -> str:
+    """Hash what decides a model's answers: weights and config, not where it came from."""
+    config = model.config.to_dict()
+    for key in ("_name_or_path", "transformers_version", "dtype"):
+        config.pop(key, None)
+    plain = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(f"{checkpoint.weights_fingerprint(model)}|{plain}".encode()).hexdigest()
+
+
 def open_teacher(recipe: Recipe, folder: Path, accelerator: Accelerator) -> Teacher:
     """Load the teacher, or fine-tune it from its base and keep it for the next run.
 
@@ -181,7 +218,7 @@ def open_teacher(recipe: Recipe, folder: Path, accelerator: Accelerator) -> Teac
         labels = load_corpus(recipe.data, recipe.task).labels
         model = checkpoint.load_model(recipe.teacher.model, task=recipe.task, labels=labels)
         tokenizer = checkpoint.load_tokenizer(recipe.teacher.model)
-        weights = checkpoint.weights_fingerprint(model)
+        weights = identity_of(model)
         return Teacher(model.to(accelerator.device), tokenizer, weights, base, None)
     return _finetuned(recipe, str(base), folder, accelerator)
 
@@ -189,34 +226,36 @@ def open_teacher(recipe: Recipe, folder: Path, accelerator: Accelerator) -> Teac
 def _finetuned(recipe: Recipe, base: str, folder: Path, accelerator: Accelerator) -> Teacher:
     """Open `teachers/<key>/`, after making it if it is not whole."""
     tokenizer = checkpoint.load_tokenizer(base)
-    count = recipe.teacher.examples_per_language or recipe.data.examples_per_language
-    data = recipe.data.model_copy(update={"examples_per_language": count})
+    data = teacher_data(recipe)
     text = open_text(data, recipe.task, tokenizer)
     seed, settings = recipe.teacher.seed, recipe.teacher.finetune
     start = checkpoint.with_head(base, task=recipe.task, labels=text.corpus.labels, seed=seed)
+    checkpoint.check_length(start.config.to_dict(), text.longest)
     what = (
         settings.model_dump_json(exclude={"tracker", "checkpoint_minutes"}),
         data.model_dump_json(include={"max_length", "sampling_alpha"}),
         text.corpus.fingerprint,
-        checkpoint.weights_fingerprint(start),
-        str(seed),
+        fingerprint_of(base),
+        f"{seed}|{RESULT_VERSION}",
     )
     place = folder / "teachers" / hashlib.sha256("|".join(what).encode()).hexdigest()[:16]
     made = place / "made.json"
-    if not made.exists():
-        say(f"fine-tuning the teacher from {base}")
-        state = place / "state"
-        job = job_for(text, settings, accelerator, seed=seed, folder=state, label="teacher")
-        progress, _ = learn(start.to(accelerator.device), job, COPIED_RATES, floor=text.floor)
-        if accelerator.is_main_process:
-            checkpoint.save_model(start, tokenizer, place / "model")
-            cost = {"seconds": progress.seconds, "curve": progress.curve}
-            atomic_write(made, json.dumps(cost, indent=2) + "\n")
-            shutil.rmtree(state, ignore_errors=True)
-        accelerator.wait_for_everyone()
+    with alone(accelerator, place):
+        if not made.exists():
+            say(f"fine-tuning the teacher from {base}")
+            state = place / "state"
+            job = job_for(text, settings, accelerator, seed=seed, folder=state, label="teacher")
+            progress, _ = learn(start.to(accelerator.device), job, COPIED_RATES, floor=text.floor)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                checkpoint.save_model(start, tokenizer, place / "model")
+                cost = {"seconds": progress.seconds, "curve": progress.curve}
+                atomic_write(made, json.dumps(cost, indent=2) + "\n")
+                shutil.rmtree(state, ignore_errors=True)
+            accelerator.wait_for_everyone()
     cost = json.loads(made.read_text(encoding="utf-8"))
     model = checkpoint.load_model(place / "model", task=recipe.task, labels=text.corpus.labels)
-    weights = checkpoint.weights_fingerprint(model)
+    weights = identity_of(model)
     return Teacher(
         model.to(accelerator.device), tokenizer, weights, base, place / "model",
         cost["seconds"], tuple(cost["curve"]),

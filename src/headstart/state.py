@@ -67,7 +67,7 @@ def load_state(
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     progress: Callable[..., P],
-) -> P:
+) -> P | None:
     """Put a training back to where it stood; leave it at its beginning where no state is.
 
     Args:
@@ -77,12 +77,15 @@ def load_state(
         optimizer: Its moments are set.
         progress: Made from the stored plain data.
 
+    Returns:
+        The progress; None where no state is.
+
     Raises:
         HeadstartError: The file is damaged, or belongs to a training of other parameters.
     """
     path = _path(folder)
     if not path.exists():
-        return progress()
+        return None
     try:
         with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
             names = set(file.keys())

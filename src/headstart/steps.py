@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from headstart import checkpoint
-from headstart.corpus import check_labels, load_corpus
+from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError, combine
 from headstart.evaluate import predict, score_languages
 from headstart.loading import expand
@@ -22,12 +22,13 @@ from headstart.teacher import teacher_pass
 from headstart.tune import learn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
     from typing import TypeVar
 
     from transformers import PreTrainedModel
 
     from headstart.layout import Head
+    from headstart.reader import Opened
     from headstart.recipe import Recipe
     from headstart.settings import Data, Train
     from headstart.stages import Text
@@ -43,7 +44,7 @@ def finetune(
 
     Args:
         base: Folder or hub name of a pre-trained encoder.
-        out: A new folder; an older model there is replaced.
+        out: A new folder; the tracker writes beside it.
         task: classification or tagging.
         data: The labelled text.
         train: How to train; its objective is labels.
@@ -53,17 +54,20 @@ def finetune(
         How it went.
 
     Raises:
-        HeadstartError: Base or text are at fault.
+        HeadstartError: Base or text are at fault, or the folder is taken.
     """
-    accelerator = open_accelerator(train.tracker, out)
-    accelerator.init_trackers("tracker")
+    out = _claim(out, base)
+    accelerator = open_accelerator(train.tracker, _beside(out))
     tokenizer = checkpoint.load_tokenizer(base)
     text = open_text(data, task, tokenizer)
+    _check_lengths(text, base)
     model = checkpoint.with_head(base, task=task, labels=text.corpus.labels, seed=seed)
     job = job_for(text, train, accelerator, seed=seed)
+    accelerator.init_trackers("tracker")
     progress, _ = learn(model.to(accelerator.device), job, RATES["base"], floor=text.floor)
     if accelerator.is_main_process:
         checkpoint.save_model(model, tokenizer, out)
+    accelerator.end_training()
     return progress
 
 
@@ -82,7 +86,7 @@ def distil(
     Args:
         student: Folder of the student; it is left as it is.
         teacher: Folder or hub name of the teacher.
-        out: A new folder.
+        out: A new folder; the tracker writes beside it.
         task: classification or tagging.
         data: The labelled text.
         train: How to train.
@@ -92,16 +96,20 @@ def distil(
         How it went.
 
     Raises:
-        HeadstartError: Models or text are at fault, or their labels or tokenizers differ.
+        HeadstartError: Models or text are at fault, their labels or tokenizers differ, or the
+            folder is taken.
     """
-    accelerator = open_accelerator(train.tracker, out)
-    accelerator.init_trackers("tracker")
+    out = _claim(out, student, teacher)
+    accelerator = open_accelerator(train.tracker, _beside(out))
     tokenizer = checkpoint.load_tokenizer(teacher)
     _check_tokenizers(student, teacher)
     text = open_text(data, task, tokenizer)
+    asks = needs_teacher(train.objective)
+    for named in (student, teacher) if asks else (student,):
+        _check_lengths(text, named)
     model = checkpoint.load_model(student, task=task, labels=text.corpus.labels)
     logits = None
-    if needs_teacher(train.objective):
+    if asks:
         asked = checkpoint.load_model(teacher, task=task, labels=text.corpus.labels)
         weights = checkpoint.weights_fingerprint(asked)
         with TemporaryDirectory() as folder:
@@ -114,10 +122,36 @@ def distil(
             ).logits
             logits = logits[:]  # the folder goes, the answers stay
     job = job_for(text, train, accelerator, seed=seed, teacher=logits)
+    accelerator.init_trackers("tracker")
     progress, _ = learn(model.to(accelerator.device), job, RATES["teacher"], floor=text.floor)
     if accelerator.is_main_process:
         checkpoint.save_model(model, tokenizer, out)
+    accelerator.end_training()
     return progress
+
+
+def _claim(out: str | Path, *inputs: str) -> Path:
+    """Take a folder for the result before any work: a new or an empty one."""
+    out = Path(out).resolve()
+    taken = [named for named in inputs if Path(named).resolve() == out]
+    if taken:
+        what = f"the result would take the place of {taken[0]}, which it is made from"
+    elif out.exists() and not out.is_dir():
+        what = "it is a file"
+    elif out.exists() and any(out.iterdir()):
+        what = "the folder holds something already"
+    else:
+        return out
+    raise HeadstartError(what, where=str(out), way_out="choose a new or an empty folder")
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(f"{out.name}-tracker")
+
+
+def _check_lengths(text: Text, named: str) -> None:
+    longest = max(split.longest for split in text.splits.values())
+    checkpoint.check_length(read_config(named).to_dict(), longest)
 
 
 def _check_tokenizers(student: str, teacher: str) -> None:
@@ -147,6 +181,7 @@ def evaluate_model(model: str, *, task: Head, data: Data) -> dict[str, dict[str,
     """
     accelerator = open_accelerator()
     text = open_text(data, task, checkpoint.load_tokenizer(model))
+    _check_lengths(text, model)
     loaded: PreTrainedModel = checkpoint.load_model(model, task=task, labels=text.corpus.labels)
     test = text.splits["test"]
     logits = predict(loaded.to(accelerator.device), test, accelerator)
@@ -159,7 +194,7 @@ class Checked:
 
     runs: int
     sizes: tuple[Size, Size]  # teacher and student of the first run
-    rows: Mapping[str, int]  # examples of each split
+    rows: Mapping[str, int]  # examples of each split; these and what follows, of the first run
     leaks: int  # dev and test rows whose text is in train too
     truncated: int  # words that the maximum length cuts off
     time: str
@@ -175,26 +210,64 @@ def check(recipe: Recipe) -> Checked:
         HeadstartError: All faults, in one error.
     """
     faults: list[HeadstartError] = []
+    runs = [one for _, one in expand(recipe)]
+    found: dict[Hashable, Found] = {}
     with TemporaryDirectory() as folder:
-        corpus = _try(lambda: load_corpus(recipe.data, recipe.task), faults)
-        named = _try(lambda: str(recipe.teacher.model or base_of(recipe, Path(folder))), faults)
-        labels = corpus.labels if corpus else None
-        runs = [one for _, one in expand(recipe)]
-        sizes = [
-            size
-            for one in runs
-            if named and (size := _try(partial(_sizes, one, named, labels), faults))
-        ]
-        if named:
-            _try(lambda: checkpoint.load_tokenizer(named), faults)
-        if labels and named and recipe.teacher.model:
-            found = checkpoint.labels_of(read_config(named))
-            _try(lambda: check_labels(labels, found, where=named), faults)
+        for one in runs:
+            place = Path(folder) / str(len(found))
+            data, given = one.data, one.teacher.model
+            key = (data, given or one.teacher.base, given is None)
+            at = found.get(key) or found.setdefault(key, _find(one, place, faults))
+            at.runs.append(one)
+            if at.named:
+                size = _try(partial(_sizes, one, at.named, at.labels), faults)
+                at.sizes.extend([size] if size else [])
+            if given and one.init.source == "base" and one.teacher.base not in at.bases:
+                at.bases.add(one.teacher.base)
+                _try(partial(_check_base, one, place / "base", at.teacher), faults)
         if faults:
             unique = list({str(fault): fault for fault in faults}.values())
             raise combine(unique, where=recipe.name or "the recipe")
-        text = open_text(recipe.data, recipe.task, checkpoint.load_tokenizer(str(named)))
-        return _checked(runs, sizes[0], text, str(named))
+        return _checked(list(found.values()))
+
+
+@dataclass(slots=True)
+class Found:
+    """What the runs that share text and teacher read; None where it is at fault."""
+
+    named: str | None  # the teacher or its base
+    teacher: Opened | None  # where a fine-tuned one is named
+    labels: tuple[str, ...] | None
+    text: Text | None
+    runs: list[Recipe] = field(default_factory=list["Recipe"])
+    sizes: list[tuple[Size, Size]] = field(default_factory=list[tuple[Size, Size]])
+    bases: set[str | None] = field(default_factory=set[str | None])  # that were checked
+
+
+def _find(one: Recipe, place: Path, faults: list[HeadstartError]) -> Found:
+    """Open what a run reads."""
+    task, given = one.task, one.teacher.model
+    corpus = _try(lambda: load_corpus(one.data, task), faults)
+    labels = corpus.labels if corpus else None
+    named, teacher = given or _try(lambda: base_of(one, place), faults), None
+    if given:
+        teacher = _try(lambda: checkpoint.check_model(given, task=task, labels=labels), faults)
+    elif named:
+        _try(lambda: checkpoint.check_base(named, task=task), faults)
+    tokenizer = _try(lambda: checkpoint.load_tokenizer(named), faults) if named else None
+    text = None
+    if corpus and tokenizer:
+        text = _try(lambda: open_text(one.data, task, tokenizer), faults)
+    if text and named:
+        _try(lambda: _check_lengths(text, named), faults)
+    return Found(named, teacher, labels, text)
+
+
+def _check_base(one: Recipe, place: Path, teacher: Opened | None) -> None:
+    """Check the base that the student's weights come from, where the teacher is a given one."""
+    base = base_of(one, place)
+    if base:
+        checkpoint.check_base(base, task=one.task, teacher=teacher)
 
 
 def _try(attempt: Callable[[], T], faults: list[HeadstartError]) -> T | None:
@@ -210,12 +283,15 @@ def _sizes(recipe: Recipe, named: str, labels: tuple[str, ...] | None) -> tuple[
     return plan_sizes(recipe, named, labels=count)
 
 
-def _checked(runs: list[Recipe], sizes: tuple[Size, Size], text: Text, named: str) -> Checked:
+def _checked(found: list[Found]) -> Checked:
+    first = next(text for at in found if (text := at.text))
     return Checked(
-        runs=len(runs),
-        sizes=sizes,
-        rows={name: len(split) for name, split in text.splits.items()},
-        leaks=sum(leak.rows for leak in text.corpus.leaks),
-        truncated=sum(split.truncated for split in text.splits.values()),
-        time=estimate(runs, named, text),
+        runs=sum(len(at.runs) for at in found),
+        sizes=found[0].sizes[0],
+        rows={name: len(split) for name, split in first.splits.items()},
+        leaks=sum(leak.rows for leak in first.corpus.leaks),
+        truncated=sum(split.truncated for split in first.splits.values()),
+        time="; ".join(
+            estimate(at.runs, at.named, at.text) for at in found if at.named and at.text
+        ),
     )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from headstart.console import say
+from headstart.errors import HeadstartError
 from headstart.loading import expand, load_recipe, to_yaml
-from headstart.recipe import Recipe
-from headstart.record import atomic_write, read_record
+from headstart.record import atomic_write, read_record, read_runs, write_runs
 from headstart.run import how_long, run, run_signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headstart.recipe import Recipe
     from headstart.record import Record
 
 
@@ -36,12 +39,18 @@ def study(
     Raises:
         HeadstartError: As `run` does.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, overrides)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise HeadstartError(
+            "a study was started under torchrun",
+            where="headstart study",
+            way_out="start plain processes on the same folder; each takes runs that no other has",
+        )
+    recipe = load_recipe(recipe, overrides)
     out = Path(out)
     atomic_write(out / "study.yaml", to_yaml(recipe))
     with FileLock(out / ".lock"):  # the base is written by one process
         named = [(name, one, run_signature(one, out)) for name, one in expand(recipe)]
+        write_runs(out / "runs.json", [(one.name, key) for _, one, key in named])
     waiting = [(name, one, out / "runs" / key) for name, one, key in named]
     waiting = [entry for entry in waiting if not (entry[2] / "record.json").exists()]
     if waiting:
@@ -52,7 +61,10 @@ def study(
         if len(left) == len(waiting):
             time.sleep(5)  # another process is at work on all that is left
         waiting = left
-    return [read_record(out / "runs" / key / "record.json") for _, _, key in named]
+    return [
+        replace(read_record(out / "runs" / key / "record.json"), name=one.name)
+        for _, one, key in named
+    ]
 
 
 def _attempt(name: str, recipe: Recipe, place: Path, *, shared: Path, of: int) -> bool:
@@ -62,7 +74,8 @@ def _attempt(name: str, recipe: Recipe, place: Path, *, shared: Path, of: int) -
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(place.with_suffix(".lock"), timeout=0):
-            done = sum(1 for _ in place.parent.glob("*/record.json"))
+            keys = [key for _, key in read_runs(shared / "runs.json")]
+            done = sum((place.parent / key / "record.json").exists() for key in keys)
             say(f"[{done + 1} of {of}] {name}")
             run(recipe, place, shared=shared)
     except Timeout:

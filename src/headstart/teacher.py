@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from filelock import FileLock
 
 from headstart.errors import HeadstartError
 from headstart.evaluate import number_of_labels, predict
 from headstart.record import atomic_write
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from accelerate import Accelerator
@@ -76,14 +79,29 @@ def teacher_pass(
     key = hashlib.sha256(json.dumps(meta).encode()).hexdigest()[:16]
     place = folder / key
     seconds = 0.0
-    if not (place / "meta.json").exists():
-        start = time.perf_counter()
-        logits = predict(model, encoded, accelerator, label="teacher pass")
-        if accelerator.is_main_process:
-            _write(place, logits, meta)
-        accelerator.wait_for_everyone()
-        seconds = time.perf_counter() - start
+    with alone(accelerator, place):
+        if not (place / "meta.json").exists():
+            start = time.perf_counter()
+            logits = predict(model, encoded, accelerator, label="teacher pass")
+            if accelerator.is_main_process:
+                _write(place, logits, meta)
+            accelerator.wait_for_everyone()
+            seconds = time.perf_counter() - start
     return Pass(_open(place, meta), seconds)
+
+
+@contextmanager
+def alone(accelerator: Accelerator, place: Path) -> Generator[None]:
+    """Keep the processes of other runs from making the same thing; they wait, and find it made."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f"{place.name}.lock"))
+    if accelerator.is_main_process:
+        lock.acquire()
+    try:
+        accelerator.wait_for_everyone()
+        yield
+    finally:
+        lock.release()
 
 
 def _write(place: Path, logits: NDArray[np.float32], meta: dict[str, object]) -> None:

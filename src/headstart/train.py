@@ -19,7 +19,7 @@ from headstart.console import track
 from headstart.encode import collate, pack, unit_logits
 from headstart.errors import HeadstartError
 from headstart.objectives import needs_teacher, weighted
-from headstart.prepare import computes_in_bf16, optimizer_for, rate_at, trainable
+from headstart.prepare import choose_precision, first_says, optimizer_for, rate_at, trainable
 from headstart.state import load_state, save_state
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Progress:
     best_score: float = -1.0
     best_loss: float = math.inf
     since_best: int = 0  # evaluations
+    processes: int = 1  # that share each batch
+    precision: str = ""  # fp32 or bf16; decided once, so that a resumed training keeps it
     loss_sum: float = 0.0  # of the steps since the last evaluation
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
@@ -116,14 +118,33 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
         optimizer = optimizer_for(model, job.settings)
         learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
         best = {name: p.detach().clone() for name, p in learned.items()}
-        progress = Progress()
+        progress = Progress(processes=job.accelerator.num_processes)
         if job.folder is not None:
-            progress = load_state(job.folder, learned, best, optimizer, Progress)
-        _loop(model, optimizer, job, progress, learned, best)
+            progress = load_state(job.folder, learned, best, optimizer, Progress) or progress
+            _check_processes(progress, job.accelerator, job.folder)
+        progress.precision = progress.precision or choose_precision(job.settings, job.accelerator)
+        try:
+            _loop(model, optimizer, job, progress, learned, best)
+        finally:
+            job.accelerator.free_memory()  # it holds on to all that it prepared
         with torch.no_grad():
             for name, parameter in learned.items():
                 parameter.copy_(best[name])
     return progress
+
+
+def _check_processes(progress: Progress, accelerator: Accelerator, folder: Path) -> None:
+    """Refuse to resume where the processes are others than before, or stand at other steps."""
+    steps = torch.tensor([progress.step], device=accelerator.device)
+    if accelerator.num_processes > 1:
+        steps = cast("Tensor", accelerator.gather(steps))
+    found = set(steps.tolist())
+    if progress.processes != accelerator.num_processes or len(found) > 1:
+        raise HeadstartError(
+            "the interrupted training was shared by other processes",
+            where=str(folder),
+            way_out=f"resume with {progress.processes} processes, or delete that folder",
+        )
 
 
 def _loop(
@@ -138,7 +159,7 @@ def _loop(
     settings, total = job.settings, total_steps(job)
     every = settings.eval_every or len(batches_of(job, 0))
     wrapped, running = job.accelerator.prepare(model, optimizer)
-    bf16 = computes_in_bf16(settings, job.accelerator)
+    bf16 = progress.precision == "bf16"
     saved = mark = time.perf_counter()
     with track(job.label, total) as advance:
         advance(progress.step)
@@ -159,7 +180,8 @@ def _loop(
                     best.update({n: p.detach().clone() for n, p in learned.items()})
                 mark = time.perf_counter()
             advance(1, f"dev {progress.best_score:.3f}" if progress.curve else "")
-            if job.folder is not None and mark - saved > 60 * settings.checkpoint_minutes:
+            due = mark - saved > 60 * settings.checkpoint_minutes
+            if job.folder is not None and first_says(job.accelerator, due):
                 save_state(job.folder, learned, best, optimizer, asdict(progress))
                 saved = mark
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="File, or shipped recipe.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result.")]
+NewOut = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the result.")]
 Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Folder or hub name.")]
 Settings = Annotated[
     list[str] | None,
@@ -74,7 +75,7 @@ def init(
 
 def finetune(
     base: Annotated[str, typer.Argument(metavar="BASE", help="Folder or hub name.")],
-    out: Out,
+    out: NewOut,
     languages: Languages,
     task: TaskName = None,
     corpus: Corpus = "local",
@@ -99,7 +100,7 @@ def finetune(
 def distil(
     student: Annotated[str, typer.Argument(metavar="STUDENT", help="Its folder; left as it is.")],
     teacher: Teacher,
-    out: Out,
+    out: NewOut,
     languages: Languages,
     task: TaskName = None,
     corpus: Corpus = "local",

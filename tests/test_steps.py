@@ -1,0 +1,239 @@
+"""Steps find their faults before any work, and leave alone what is there."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from headstart import steps
+from headstart.checkpoint import save_model
+from headstart.errors import HeadstartError
+from headstart.loading import apply
+from headstart.steps import check, distil, evaluate_model, finetune
+from tiny import tiny_model, tiny_tokenizer
+from world import LABELS, world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headstart.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A recipe, and a fine-tuned model that fits its text."""
+    folder = tmp_path_factory.mktemp("world")
+    recipe = world(folder)
+    save_model(tiny_model("bert", labels=LABELS), tiny_tokenizer(), folder / "tuned")
+    return recipe, folder / "tuned"
+
+
+def names_in(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
+
+
+# --- where the result goes ---
+
+
+def tune(recipe: Recipe, out: Path, **changed: Any) -> None:
+    train = recipe.teacher.finetune.model_copy(update={"max_steps": 1, **changed})
+    base = str(recipe.teacher.base)
+    finetune(base, out, task=recipe.task, data=recipe.data, train=train)
+
+
+def distilled(recipe: Recipe, tuned: Path, out: Path, **changed: Any) -> None:
+    train = recipe.train.model_copy(update={"max_steps": 1, **changed})
+    distil(str(tuned), str(tuned), out, task=recipe.task, data=recipe.data, train=train)
+
+
+def test_a_taken_folder_is_refused_before_any_work(
+    made: tuple[Recipe, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, tuned = made
+    base = Path(str(recipe.teacher.base))
+    before = {folder: names_in(folder) for folder in (tuned, base)}
+    for name in ("open_accelerator", "open_text", "learn"):
+        monkeypatch.delattr(steps, name)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for out, what in (
+        (base, "would take the place"),
+        (base / ".." / "base", "would take the place"),
+        (tuned, "holds something"),  # an older model, too
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "full", "holds something"),
+    ):
+        with pytest.raises(HeadstartError, match=what):
+            tune(recipe, out)
+    with pytest.raises(HeadstartError, match=r"would take the place(.|\n)*empty folder"):
+        distilled(recipe, tuned, tuned)
+    assert {folder: names_in(folder) for folder in (tuned, base)} == before
+    assert names_in(tmp_path) == {"file", "full"}
+
+
+def test_an_empty_folder_is_taken_and_a_tracker_writes_beside_it(
+    made: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    recipe, tuned = made
+    (tmp_path / "empty").mkdir()
+    tune(recipe, tmp_path / "empty", tracker="tensorboard")
+    distilled(recipe, tuned, tmp_path / "new", tracker="tensorboard")
+    folders = {"empty", "new"}
+    assert names_in(tmp_path) == folders | {f"{name}-tracker" for name in folders}
+    for name in folders:
+        assert {"config.json", "model.safetensors"} < names_in(tmp_path / name)
+        assert [f for f in (tmp_path / f"{name}-tracker").rglob("*tfevents*") if f.stat().st_size]
+
+
+# --- inputs that are longer than the model's positions ---
+
+
+def short(folder: Path) -> Path:
+    """Write a model of 8 positions."""
+    model = tiny_model("bert", labels=LABELS, max_position_embeddings=8)
+    save_model(model, tiny_tokenizer(), folder)
+    return folder
+
+
+def test_inputs_beyond_the_positions_are_refused(made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, tuned = made
+    few, task, data = short(tmp_path / "few"), recipe.task, recipe.data
+    based = apply(recipe, {"teacher.base": str(few)})
+    for attempt in (
+        lambda: tune(based, tmp_path / "out"),
+        lambda: distilled(recipe, few, tmp_path / "out"),
+        lambda: distil(
+            str(tuned), str(few), tmp_path / "out", task=task, data=data, train=recipe.train
+        ),
+        lambda: evaluate_model(str(few), task=task, data=data),
+        lambda: check(based),
+        lambda: check(apply(recipe, {"teacher.model": str(few)})),
+    ):
+        with pytest.raises(HeadstartError, match="the bert has 8 positions") as fault:
+            attempt()
+        assert fault.value.where == "recipe key data.max_length"
+    cut = data.model_copy(update={"max_length": 8})
+    assert set(evaluate_model(str(few), task=task, data=cut)) == {"aa", "bb", "cc"}
+
+
+# --- check finds every fault ---
+
+
+def test_a_sound_recipe_is_checked_fast(made: tuple[Recipe, Path]) -> None:
+    recipe, tuned = made
+    arms = {"copied": {}, "given": {"teacher.model": str(tuned)}, "base": {"init.source": "base"}}
+    arms["both"] = {"teacher.model": str(tuned), "init.source": "base"}
+    whole = apply(recipe, {"arms": arms, "seeds": [0, 1]})
+    check(recipe)  # measures the machine once
+    start = time.perf_counter()
+    found = check(whole)
+    assert time.perf_counter() - start < 2
+    assert found.runs == 8
+    assert found.rows == {"train": 48, "dev": 24, "test": 36}
+    assert [size.layers for size in found.sizes] == [4, 2]
+
+
+def pickled(folder: Path) -> Path:
+    model = tiny_model("bert", "none")
+    save_model(model, tiny_tokenizer(), folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+def misfit(folder: Path) -> Path:
+    save_model(tiny_model("bert", labels=LABELS), tiny_tokenizer(), folder)
+    place = folder / "config.json"
+    place.write_text(
+        place.read_text().replace('"intermediate_size": 64', '"intermediate_size": 48')
+    )
+    return folder
+
+
+def bare(folder: Path) -> Path:
+    save_model(tiny_model("bert", "none"), None, folder)
+    return folder
+
+
+def relabelled(folder: Path) -> Path:
+    save_model(tiny_model("bert", labels=LABELS[::-1]), tiny_tokenizer(), folder)
+    return folder
+
+
+def other_family(folder: Path) -> Path:
+    save_model(tiny_model("electra", "none"), tiny_tokenizer(), folder)
+    return folder
+
+
+def headless(folder: Path) -> Path:
+    save_model(tiny_model("bert", "none"), tiny_tokenizer(), folder)
+    return folder
+
+
+# A fault: the folder that has it, the settings that lead there, and what is said.
+FAULTS: dict[str, tuple[Callable[[Path], Path], dict[str, str], str]] = {
+    "pickle": (pickled, {"teacher.base": "{}"}, "no model.safetensors, only pytorch_model.bin"),
+    "pickled teacher": (pickled, {"teacher.model": "{}"}, "no model.safetensors"),
+    "misfit base": (misfit, {"teacher.base": "{}"}, "do not fit the config"),
+    "misfit": (misfit, {"teacher.model": "{}"}, "do not fit the config"),
+    "no tokenizer": (bare, {"teacher.base": "{}"}, "has no tokenizer"),
+    "labels": (relabelled, {"teacher.model": "{}"}, "same labels, other order"),
+    "head": (headless, {"teacher.model": "{}"}, "the model's head is 'none'"),
+    "base of source base": (
+        other_family,
+        {"teacher.model": "TUNED", "teacher.base": "{}", "init.source": "base"},
+        "the base is of type electra",
+    ),
+    "pickled base of source base": (
+        pickled,
+        {"teacher.model": "TUNED", "teacher.base": "{}", "init.source": "base"},
+        "no model.safetensors",
+    ),
+    "too deep": (headless, {"teacher.base": "{}", "student.layers": "9"}, "layers"),
+}
+
+
+def changes(fault: str, made: tuple[Recipe, Path], folder: Path) -> dict[str, object]:
+    write, settings, _ = FAULTS[fault]
+    place = str(write(folder / fault.replace(" ", "-")))
+    filled = {k: v.format(place).replace("TUNED", str(made[1])) for k, v in settings.items()}
+    return {k: int(v) if v.isdigit() else v for k, v in filled.items()}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_late_arm_is_found(
+    fault: str, made: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    arms = {"sound": {}, "other": changes(fault, made, tmp_path)}
+    with pytest.raises(HeadstartError, match=FAULTS[fault][2]):
+        check(apply(made[0], {"arms": arms}))
+
+
+def test_all_faults_are_told_at_once(made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    arms = {f"arm{i}": changes(fault, made, tmp_path) for i, fault in enumerate(FAULTS)}
+    arms["data"] = {"data.zero_shot": ["qq"]}
+    with pytest.raises(HeadstartError) as told:
+        check(apply(made[0], {"arms": arms}))
+    for words in ("'qq'", *(what for _, _, what in FAULTS.values())):
+        assert words in str(told.value)
+
+
+def test_a_grid_point_without_files_is_found(made: tuple[Recipe, Path]) -> None:
+    grid = {"data.languages": [["aa"], ["dd"]]}
+    with pytest.raises(HeadstartError, match="'dd'"):
+        check(apply(made[0], {"grid": grid}))
+
+
+def test_check_leaves_nothing_behind(made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    shutil.copytree(made[1], tmp_path / "tuned")
+    before = names_in(tmp_path / "tuned")
+    check(apply(made[0], {"teacher.model": str(tmp_path / "tuned")}))
+    assert names_in(tmp_path) == {"tuned"}
+    assert names_in(tmp_path / "tuned") == before
