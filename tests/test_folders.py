@@ -173,7 +173,7 @@ def stored(teacher: PreTrainedModel, folder: Path, *, shard: str = "50GB") -> Pa
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, str]:
     files = sorted(folder.iterdir())
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
