@@ -101,8 +101,6 @@ class Teacher(Part):
     @field_validator("finetune")
     @classmethod
     def _teacher_learns_labels(cls, finetune: Train) -> Train:
-        if finetune.tracker is not None:
-            raise ValueError("not used: train.tracker follows the teacher's fine-tuning as well")
         if set(finetune.objective) != {"labels"}:
             raise ValueError("a teacher has no teacher: its only objective is labels")
         return finetune

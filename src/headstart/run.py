@@ -70,7 +70,8 @@ def run(
     recipe = load_recipe(recipe, overrides, seed=seed)
     _refuse_many(recipe)
     out = Path(out)
-    session = Session(recipe, out, shared or out, open_accelerator(recipe.train.tracker, out))
+    tracker = recipe.train.tracker or recipe.teacher.finetune.tracker  # follows both
+    session = Session(recipe, out, shared or out, open_accelerator(tracker, out))
     with session.accelerator.main_process_first():
         key = run_signature(recipe, session.shared)
         earlier = _claim(recipe, out, key)
