@@ -22,14 +22,15 @@ LONGEST = 300  # lines
 # A room may import only rooms named before it; a floor, its own libraries and those below.
 FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
-        """errors record document settings recipe checking loading layout families fitting
-        selection rules sources formats gather rows corpus metrics charsmap pack machine""",
+        """errors record document settings recipe checking loading flow layout postnorm prenorm
+        families fitting selection rules sources formats gather rows corpus metrics charsmap pack
+        machine""",
         "numpy pyarrow pydantic pydantic_core yaml",
     ),
-    "tensors": ("transplant encode objectives", "torch tokenizers"),
+    "tensors": ("transplant encode ridge walk objectives", "torch tokenizers"),
     "training": (
-        """console reader assembly checkpoint packed student state prepare evaluate teacher train
-        tune stages""",
+        """console reader assembly checkpoint packed student refit calibration state prepare
+        evaluate teacher train tune stages""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
     "studies": ("results plan run study steps", ""),

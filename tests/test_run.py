@@ -215,3 +215,54 @@ def test_the_signature_sees_the_base_of_a_given_teacher(
     after = [run_signature(one, tmp_path) for one in (given, from_base)]
     assert after[0] == before[0]
     assert after[1] != before[1]
+
+
+def more_text(folder: Path, *, rows: int = 40) -> Path:
+    folder.mkdir()
+    texts = "\n".join(json.dumps({"text": f"wake me at noon {i}"}) for i in range(rows))
+    (folder / "cc.jsonl").write_text(texts + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+@pytest.mark.parametrize("source", ["teacher", "base"])
+def test_a_refit_comes_before_training_and_is_recorded(
+    tmp_path: Path, source: str, task: str
+) -> None:
+    asked = {"source": source, "refit": {"tokens": 600, "text": str(more_text(tmp_path / "more"))}}
+    recipe = world(tmp_path / "world", task=task, init=asked)
+    record = run(apply(recipe, {"train.max_steps": 0}), tmp_path / "out")
+    names = [str(one["name"]) for one in record.refit]
+    assert any("layer.1" in name for name in names)
+    assert ("classifier" in names) is (source == "teacher")
+    assert any(one["ridge"] is not None for one in record.refit)
+    assert record.costs["refit_seconds"] > 0
+    assert record.scores["student"]["dev"] == record.scores["step0"]["dev"]  # nothing was trained
+    assert not record.curve
+    assert read_record(tmp_path / "out" / "record.json") == record
+
+
+def test_a_student_without_training_is_its_teachers_copy(
+    recipe: Recipe, out: Path, tmp_path: Path
+) -> None:
+    untrained = apply(recipe, {"train.max_steps": 0, "train.learning_rate": "auto"})
+    record = run(untrained, tmp_path / "run", shared=out)
+    assert record.learning_rate["tried"] == []
+    assert record.costs["tokens"] == 0
+    assert (
+        record.scores["student"]["dev"] == read_record(out / "record.json").scores["step0"]["dev"]
+    )
+
+
+def test_the_signature_sees_the_text_of_a_refit(tmp_path: Path) -> None:
+    recipe = world(tmp_path / "world")
+    folders = [
+        more_text(tmp_path / "a"),
+        more_text(tmp_path / "b"),
+        more_text(tmp_path / "c", rows=39),
+    ]
+    keys = [
+        run_signature(apply(recipe, {"init.refit": {"text": str(folder)}}), tmp_path)
+        for folder in folders
+    ]
+    assert keys[0] == keys[1] != keys[2]

@@ -110,6 +110,15 @@ def check_base(named: Named, *, task: Head, teacher: Opened | None = None) -> No
     fit(whole.family, whole.plain, task, opened.shapes, where=opened.where, base=True)
 
 
+def load_encoder(named: Named) -> PreTrainedModel:
+    """Load an encoder without any head, such as a teacher's base.
+
+    Raises:
+        HeadstartError: Its tensors do not fit its config.
+    """
+    return _load(open_model(named), "none", seed=0, base=True)
+
+
 def with_head(
     base: Named | PreTrainedModel, *, task: Head, labels: Sequence[str], seed: int = 0
 ) -> PreTrainedModel:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from headstart.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from headstart.flow import Flow
 
 Axis = Literal[
     "vocab", "position", "segment", "relative", "embedding", "hidden", "attention", "ffn",
@@ -102,6 +105,7 @@ class Family:
         stem: Weights outside the layers and the task heads.
         layer: Weights of one layer.
         heads: Weights of each task head; ``none`` is the bare encoder, which may have a pooler.
+        flow: What refit must know.
         leftovers: Patterns (regular expressions, matched at the start, prefix taken off) of
             tensors that published checkpoints carry and no student needs.
         keys: Config key of each size.
@@ -115,6 +119,7 @@ class Family:
     stem: tuple[Weight, ...]
     layer: tuple[Weight, ...]
     heads: Mapping[Head, tuple[Weight, ...]]
+    flow: Flow
     leftovers: tuple[str, ...] = ()
     keys: Mapping[str, str] = field(default_factory=lambda: dict(SIZES))
     per_layer: tuple[str, ...] = ()

@@ -71,11 +71,10 @@ def plan_sizes(recipe: Recipe, named: str, *, labels: int | None = None) -> tupl
     family = family_of(config)
     old = shape_of(family, config)
     new = student_shape(old, recipe.student.model_dump(exclude_none=True))
-    rules = recipe.init.model_dump(exclude={"source"})
     layers = choose(
         old,
         new,
-        rules={"layers": rules["layers"]},
+        rules={"layers": recipe.init.layers},
         keep_first=family.keep_first(config),
     ).layers
     changed = config | student_changes(family, config, new, layers=layers)
@@ -166,7 +165,9 @@ def _passes(train: Train, pieces: float) -> float:
 
 def _judgements(train: Train, pieces: float) -> float:
     """How often a training is judged on dev, its trials included."""
-    steps = train.max_steps or train.epochs * pieces / (0.9 * train.batch_tokens)
+    steps = train.epochs * pieces / (0.9 * train.batch_tokens)
+    if train.max_steps is not None:
+        steps = train.max_steps
     every = train.eval_every or pieces / (0.9 * train.batch_tokens)
     return max(steps / every, 1) + (3 if train.learning_rate == "auto" else 0)
 

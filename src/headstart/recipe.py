@@ -14,6 +14,8 @@ from headstart.settings import (
     Data,
     Index,
     Part,
+    Place,
+    Positive,
     RunName,
     Seed,
     Seeds,
@@ -33,6 +35,7 @@ __all__ = [
     "Data",
     "Init",
     "Recipe",
+    "Refit",
     "Source",
     "Student",
     "Teacher",
@@ -59,7 +62,7 @@ FINETUNE_DEFAULTS: Mapping[str, object] = {
 RESULT_VERSION = 1  # goes up when a change of code moves a result
 NOT_DECIDING = frozenset(
     {
-        "name", "arms", "grid", "baseline", "seeds", "data.folder",
+        "name", "arms", "grid", "baseline", "seeds", "data.folder", "init.refit.text",
         "train.tracker", "train.checkpoint_minutes",
         "teacher.finetune.tracker", "teacher.finetune.checkpoint_minutes",
     }
@@ -119,6 +122,17 @@ class Student(Part):
     """Feed-forward neurons in each layer."""
 
 
+class Refit(Part):
+    """Closed-form repair of the copied weights before training; `{}` takes the defaults."""
+
+    text: Place | None = None
+    """Folder of unlabelled text, a file a language, used besides the training text."""
+    tokens: Count = 50_000
+    """How much text is looked at, in all languages together, zero-shot ones included."""
+    ridge: Positive | Literal["auto"] = "auto"
+    """Weight of the squared change; auto lets held-out text choose for each map."""
+
+
 class Init(Part):
     """Where the student's first weights come from, and which of them."""
 
@@ -132,6 +146,21 @@ class Init(Part):
     """Rule for the attention heads."""
     ffn: Word = "uniform"
     """Rule for the feed-forward neurons."""
+    refit: Refit | None = None
+    """How the copied weights are repaired; None leaves them as they are."""
+
+    @property
+    def rules(self) -> dict[str, str | tuple[int, ...]]:
+        """The rule for each of the four sizes."""
+        return {size: getattr(self, size) for size in RULES}
+
+    @field_validator("refit")
+    @classmethod
+    def _refit_has_an_aim(cls, refit: Refit | None, info: ValidationInfo) -> Refit | None:
+        source = info.data.get("source")
+        if refit is not None and source not in (None, "teacher", "base"):
+            raise ValueError(f"nothing to refit toward, since source is {source!r}; leave it out")
+        return refit
 
     @field_validator("layers", "hidden", "heads", "ffn")
     @classmethod

@@ -66,6 +66,9 @@ class Record:
             whose label no copy has), dropped (whether their copies were left out of train).
         truncated: Words that the maximum length cuts off, per split.
         stray_inside: Tags `I-` that continue nothing, per language.
+        refit: What became of each map and norm: name, ridge (None: left as it was), and the share
+            of the teacher's variance that is unexplained, before and after, on the text that was
+            fitted to and held_out.
     """
 
     signature: str
@@ -93,6 +96,7 @@ class Record:
     leaks: tuple[Mapping[str, object], ...] = ()
     truncated: Mapping[str, int] = field(default_factory=dict[str, int])
     stray_inside: Mapping[str, int] = field(default_factory=dict[str, int])
+    refit: tuple[Mapping[str, object], ...] = ()
 
     def to_json(self) -> str:
         """Write the record as JSON; numbers that are not finite become null."""
@@ -132,7 +136,7 @@ class Record:
         atomic_write(path, self.to_json() + "\n")
 
 
-_TUPLES = frozenset({"labels", "languages", "zero_shot", "curve", "marks", "leaks"})
+_TUPLES = frozenset({"labels", "languages", "zero_shot", "curve", "marks", "leaks", "refit"})
 
 
 def read_record(path: Path) -> Record:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headstart.recipe import Recipe
+    from headstart.ridge import Fitted
     from headstart.selection import Selection
     from headstart.stages import Teacher, Text
     from headstart.train import Progress
@@ -39,6 +40,7 @@ class Costs:
     teacher_seconds: float = 0.0
     teacher_pass_seconds: float = 0.0
     init_seconds: float = 0.0
+    refit_seconds: float = 0.0
     trial_seconds: float = 0.0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -50,6 +52,7 @@ class Trained:
 
     model: PreTrainedModel
     selection: Selection
+    fitted: tuple[Fitted, ...]  # what refit did to each map and norm
     step0: dict[str, dict[str, float]]  # dev scores before the first step
     trials: list[Trial]
     progress: Progress
@@ -129,6 +132,7 @@ def record_of(
         leaks=_leaks(text),
         truncated={name: split.truncated for name, split in text.splits.items()},
         stray_inside=corpus.stray_inside,
+        refit=tuple(asdict(fitted) for fitted in trained.fitted),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart import checkpoint
+from headstart.calibration import fingerprint_texts, gather_texts, sample_texts
 from headstart.console import say
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
@@ -19,6 +20,7 @@ from headstart.objectives import needs_teacher
 from headstart.plan import estimate
 from headstart.prepare import open_accelerator
 from headstart.record import Record, atomic_write, read_record, remarks
+from headstart.refit import RIDGES, refit
 from headstart.results import Costs, Trained, record_of, write_predictions
 from headstart.stages import (
     RATES,
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.recipe import Recipe
+    from headstart.ridge import Fitted
     from headstart.stages import Teacher, Text
+    from headstart.student import Made
 
 
 def run(
@@ -119,7 +123,10 @@ def how_long(recipes: Sequence[Recipe], shared: Path) -> str:
 
 def run_signature(recipe: Recipe, shared: Path) -> str:
     """Hash what decides a run's result: recipe, text, and the weights that it starts from."""
-    extra = {"data": load_corpus(recipe.data, recipe.task).fingerprint}
+    corpus = load_corpus(recipe.data, recipe.task)
+    extra = {"data": corpus.fingerprint}
+    if recipe.init.refit is not None:
+        extra["text"] = fingerprint_texts(gather_texts(corpus, recipe.init.refit.text))
     base = base_of(recipe, shared)
     if recipe.teacher.model is not None:
         extra["teacher"] = fingerprint_of(recipe.teacher.model)
@@ -235,11 +242,13 @@ def _train(
             teacher.model,
             base=teacher.base if recipe.init.source == "base" else None,
             shape=recipe.student.model_dump(exclude_none=True),
-            rules=recipe.init.model_dump(exclude={"source"}),
+            rules=recipe.init.rules,
             source=recipe.init.source,
             seed=recipe.seed,
         )
     model = made.model.to(accelerator.device)
+    with session.timed("refit_seconds"):
+        fitted = _refit(session, teacher, text, made)
     untrained = predict(model, text.splits["dev"], accelerator)
     step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
     job = job_for(
@@ -254,4 +263,24 @@ def _train(
         progress, trials = learn(model, job, RATES[recipe.init.source], floor=text.floor)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
-    return Trained(model, made.selection, step0, trials, progress)
+    return Trained(model, made.selection, fitted, step0, trials, progress)
+
+
+def _refit(session: Session, teacher: Teacher, text: Text, made: Made) -> tuple[Fitted, ...]:
+    """Repair the copied weights in closed form, where the recipe asks for it."""
+    recipe, accelerator = session.recipe, session.accelerator
+    if recipe.init.refit is None:
+        return ()
+    wanted, aim = recipe.init.refit, teacher.model
+    if recipe.init.source == "base":
+        aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)
+    sample = sample_texts(
+        gather_texts(text.corpus, wanted.text),
+        teacher.tokenizer,
+        task=recipe.task,
+        tokens=wanted.tokens,
+        max_length=recipe.data.max_length,
+        seed=recipe.seed,
+    )
+    ridges = RIDGES if wanted.ridge == "auto" else (wanted.ridge,)
+    return refit(made.model, aim, made.selection, sample, ridges=ridges, accelerator=accelerator)

@@ -194,8 +194,8 @@ class Train(Part):
     """Parts of the loss: name and weight, or name and {weight, temperature}."""
     epochs: Positive = 3.0
     """Passes over the training text."""
-    max_steps: Count | None = None
-    """Steps in all, whatever `epochs` says."""
+    max_steps: Index | None = None
+    """Steps in all, whatever `epochs` says; 0 leaves the student as it was made."""
     learning_rate: Positive | Literal["auto"] = "auto"
     """Highest rate; auto tries several and keeps the best on dev."""
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None

@@ -76,7 +76,7 @@ def learn(
     Returns:
         How it went, and the learning rates tried, the best first (none where one was given).
     """
-    if job.settings.learning_rate != "auto":
+    if job.settings.learning_rate != "auto" or job.settings.max_steps == 0:
         return fit(model, job), []
     trials = _remembered(model, job, job.settings.learning_rates or rates, floor=floor)
     rate = trials[0].learning_rate

@@ -66,7 +66,7 @@ def init(
         out,
         base=base if recipe.init.source == "base" else None,
         shape=recipe.student.model_dump(exclude_none=True),
-        rules=recipe.init.model_dump(exclude={"source"}),
+        rules=recipe.init.rules,
         source=recipe.init.source,
         seed=seed,
     )

@@ -1,0 +1,147 @@
+"""Text that a refit looks at: of every language alike, with or without labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from headstart.console import say
+from headstart.encode import encode, pack
+from headstart.errors import HeadstartError
+from headstart.formats import READERS, read
+from headstart.refit import Sample
+from headstart.sources import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from headstart.corpus import Corpus
+
+    Ints = NDArray[np.int64]
+
+BATCH_TOKENS = 2048  # padded pieces of one forward pass
+HELD_OUT = 8  # one text of so many judges, the others are fitted to
+Rows = Sequence[str] | Sequence[Sequence[str]]
+
+
+def gather_texts(corpus: Corpus, folder: Path | None) -> dict[str, Rows]:
+    """Collect the text of every language, zero-shot ones included.
+
+    Args:
+        corpus: Its training rows are taken, without their labels.
+        folder: Unlabelled text besides, a file a language (`pt-PT` finds `pt.parquet`), with a
+            column `text`; None for none.
+
+    Returns:
+        Texts, or lists of words when tagging, under each language that has any.
+
+    Raises:
+        HeadstartError: The folder is not there, or has none of the languages.
+    """
+    train = corpus.splits["train"]
+    content = train[COLUMNS[corpus.task][0]].to_pylist()
+    texts: dict[str, list[Any]] = {name: [] for name in (*corpus.languages, *corpus.zero_shot)}
+    for language, row in zip(train["language"].to_pylist(), content, strict=True):
+        texts[language].append(row)
+    found = {name: _unlabelled(folder, name) for name in texts} if folder else {}
+    if folder and not any(found.values()):
+        raise HeadstartError(
+            f"there is no text in {folder} for {', '.join(texts)}",
+            where="recipe key init.refit.text",
+            way_out="put a file for each language there, such as sw.parquet with a column text",
+        )
+    for name, more in found.items():
+        texts[name] += [text.split() for text in more] if corpus.task == "tagging" else more
+    empty = [name for name, rows in texts.items() if not rows]
+    if empty:
+        say(f"refit sees no text of {', '.join(empty)}")
+    return {name: rows for name, rows in texts.items() if rows}
+
+
+def _unlabelled(folder: Path, language: str) -> list[str]:
+    """Read a language's file, or that of the language without its country."""
+    for name in (language, language.replace("_", "-").split("-")[0]):
+        for ending in READERS:
+            path = folder / f"{name}{ending}"
+            if path.exists():
+                table = read(path, ("text",))
+                if "text" not in table.column_names:
+                    raise HeadstartError(
+                        "the file has no column 'text'",
+                        where=str(path),
+                        way_out="call the column with the sentences text",
+                    )
+                return [text for text in table["text"].to_pylist() if text and text.strip()]
+    return []
+
+
+def fingerprint_texts(texts: Mapping[str, Rows]) -> str:
+    """Hash texts and their languages, as 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, rows in texts.items():
+        digest.update(f"{name}|{len(rows)}|".encode())
+        for row in rows:
+            digest.update((row if isinstance(row, str) else " ".join(row)).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def sample_texts(
+    texts: Mapping[str, Rows],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    task: str,
+    tokens: int,
+    max_length: int,
+    seed: int = 0,
+) -> Sample:
+    """Draw as many tokens of every language, and set a part aside to judge.
+
+    Args:
+        texts: Texts, or lists of words when tagging, by language.
+        tokenizer: The teacher's.
+        task: classification or tagging.
+        tokens: In all; a language that has fewer than its share gives what it has.
+        max_length: Longest text in tokens.
+        seed: Of the draw.
+
+    Raises:
+        HeadstartError: There are too few texts to set some aside.
+    """
+    rng = np.random.default_rng((seed, 2))
+    share = tokens // max(len(texts), 1)
+    drawn: list[tuple[str, object]] = []
+    for language, rows in texts.items():
+        order = rng.permutation(len(rows))[: share // 3 + 1]  # no text has under three tokens
+        drawn += [(language, rows[i]) for i in order]
+    column, answer = COLUMNS[task]
+    blank = [[0] * len(cast("list[str]", row)) if task == "tagging" else 0 for _, row in drawn]
+    names = [language for language, _ in drawn]
+    table = pa.table({"language": names, column: [row for _, row in drawn], answer: blank})
+    encoded = encode(table, tokenizer, task=task, languages=tuple(texts), max_length=max_length)
+    chosen = np.flatnonzero(_within(encoded.lengths, encoded.language_ids, share))
+    judges = np.arange(len(chosen)) % HELD_OUT == HELD_OUT - 1
+    if not judges.any():
+        raise HeadstartError(
+            f"{len(chosen)} texts are too few for a refit",
+            where="recipe key init.refit",
+            way_out=f"give at least {HELD_OUT} texts, or more tokens",
+        )
+    parts = [pack(encoded.lengths, chosen[mask], tokens=BATCH_TOKENS) for mask in (~judges, judges)]
+    return Sample(encoded, *parts)
+
+
+def _within(lengths: Ints, language_ids: Ints, share: int) -> NDArray[np.bool_]:
+    """Mark the first texts of each language, up to its share of tokens."""
+    keep = np.zeros(len(lengths), bool)
+    for language in np.unique(language_ids):
+        rows = np.flatnonzero(language_ids == language)
+        keep[rows[np.cumsum(lengths[rows]) - lengths[rows] < share]] = True
+    return keep

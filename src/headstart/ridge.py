@@ -1,0 +1,170 @@
+"""Least squares toward what is there: normal equations, batch by batch, in double precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Sums:
+    """What least squares needs to know of any number of rows; its size does not grow with them.
+
+    Args:
+        inputs: Columns of the input.
+        outputs: Columns of the output.
+        bias: Whether the map has one; it is fitted as one more input that is always 1.
+        device: Where the sums are kept.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, device: torch.device) -> None:
+        """Start with no rows."""
+        self.bias = bias
+        wide = inputs + bias
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        self.rows = zeros(1)
+        self.xx = zeros(wide, wide)
+        self.xe = zeros(wide, outputs)
+        self.ee = zeros(1)
+        self.t = zeros(outputs)
+        self.tt = zeros(outputs)
+
+    def add(self, x: Tensor, error: Tensor, target: Tensor) -> None:
+        """Add rows.
+
+        Args:
+            x: Inputs of the map, shape (rows, inputs).
+            error: The target less what the map as it is leads to, shape (rows, outputs).
+            target: What is wanted, shape (rows, outputs).
+        """
+        if self.bias:
+            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        self.rows += len(x)
+        self.xx += x.T @ x  # a batch's products are the models' precision, their sums are double
+        self.xe += x.T @ error
+        self.ee += error.double().square().sum()
+        self.t += target.sum(0, dtype=torch.float64)
+        self.tt += target.double().square().sum(0)
+
+    def joined(self, add: Callable[[Tensor], Tensor]) -> Sums:
+        """Sum over processes, in place."""
+        for name in ("rows", "xx", "xe", "ee", "t", "tt"):
+            setattr(self, name, add(getattr(self, name)))
+        return self
+
+    def change(self, ridge: float) -> Tensor:
+        """Solve for the change of the map that leaves the least error.
+
+        Args:
+            ridge: Weight of the squared change, in units of the mean of the inputs' squares;
+                a bias is free.
+
+        Returns:
+            Shape (inputs [+ 1], outputs), to be added to the transposed weight (and bias).
+        """
+        free = self.xx.diagonal().clone()
+        penalty = torch.full_like(free, float(free[: len(free) - self.bias].mean()) * ridge)
+        if self.bias:
+            penalty[-1] = 0.0
+        factor = torch.linalg.cholesky(self.xx + penalty.diag())
+        return torch.cholesky_solve(self.xe, factor)
+
+    def unexplained(self, change: Tensor | None = None) -> float:
+        """Give the share of the target's variance that a change of the map leaves unexplained.
+
+        Args:
+            change: As `change` gives it; None for the map as it is.
+        """
+        error = self.ee.sum()
+        if change is not None:
+            error = error - 2 * (change * self.xe).sum() + (change * (self.xx @ change)).sum()
+        spread = (self.tt - self.t**2 / self.rows.clamp(min=1)).sum()
+        return float(error.clamp(min=0) / spread.clamp(min=1e-30))
+
+
+class Scales:
+    """The same for one gain and one shift a channel, as a norm has them.
+
+    Args:
+        channels: Of the norm.
+        bias: Whether the norm has a shift.
+        device: Where the sums are kept.
+    """
+
+    def __init__(self, channels: int, *, bias: bool, device: torch.device) -> None:
+        """Start with no rows."""
+        self.bias = bias
+        self.sums = torch.zeros(8, channels, dtype=torch.float64, device=device)
+
+    def add(self, x: Tensor, error: Tensor, target: Tensor) -> None:
+        """Add rows of the norm's output, of what it lacks, and of what is wanted."""
+        x, e, t = x.double(), error.double(), target.double()
+        parts = (torch.ones_like(x), x, e, x * x, x * e, e * e, t, t * t)
+        self.sums += torch.stack([part.sum(0) for part in parts])
+
+    def joined(self, add: Callable[[Tensor], Tensor]) -> Scales:
+        """Sum over processes, in place."""
+        self.sums = add(self.sums)
+        return self
+
+    def change(self, ridge: float) -> Tensor:
+        """Give the relative change of the gain and the change of the shift, (2, channels)."""
+        n, x, e, xx, xe = self.sums[:5]
+        penalty = xx.mean() * ridge
+        if not self.bias:
+            return torch.stack([xe / (xx + penalty), torch.zeros_like(x)])
+        gain = (xe - x * e / n) / (xx - x * x / n + penalty)
+        return torch.stack([gain, (e - gain * x) / n])
+
+    def unexplained(self, change: Tensor | None = None) -> float:
+        """Give the share of the target's variance that is left unexplained."""
+        n, x, e, xx, xe, error, t, tt = self.sums
+        if change is not None:
+            a, c = change
+            error = error - 2 * (a * xe + c * e) + a * a * xx + 2 * a * c * x + n * c * c
+        spread = (tt - t**2 / n.clamp(min=1)).sum()
+        return float(error.sum().clamp(min=0) / spread.clamp(min=1e-30))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """One map, refitted or left as it was.
+
+    Shares are of the target's variance, left unexplained.
+    """
+
+    name: str
+    ridge: float | None  # None: the change made held-out text worse, so it was not made
+    before: float
+    after: float
+    held_out_before: float
+    held_out_after: float
+
+
+def best_change(
+    name: str, fit: Sums | Scales, held_out: Sums | Scales, ridges: Sequence[float]
+) -> tuple[Tensor | None, Fitted]:
+    """Choose the ridge that leaves the least error on held-out text, or no change at all.
+
+    Args:
+        name: Of the map.
+        fit: Sums of the rows that are fitted.
+        held_out: Sums of the rows that judge.
+        ridges: Candidates.
+    """
+    before, held_before = fit.unexplained(), held_out.unexplained()
+    changes = [(fit.change(ridge), ridge) for ridge in ridges]
+    judged = [(held_out.unexplained(change), i) for i, (change, _) in enumerate(changes)]
+    held_after, i = min(judged)
+    if not held_after < held_before:
+        return None, Fitted(name, None, before, before, held_before, held_before)
+    change, ridge = changes[i]
+    return change, Fitted(name, ridge, before, fit.unexplained(change), held_before, held_after)

@@ -1,0 +1,195 @@
+"""A model run layer by layer: from a kept state on, up to where something is to be read.
+
+The model's own forward pass calls the layers, with whatever masks and positions it gives them;
+layers before the start hand on what they get, and the last of them gives the kept state instead.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, cast
+from weakref import finalize
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from torch.utils.hooks import RemovableHandle
+
+    from headstart.encode import Batch
+    from headstart.flow import Tap
+    from headstart.layout import Head
+
+    Read = dict[Tap, list[Tensor]]
+
+
+class _ReachedError(Exception):
+    """All that was asked for has been read."""
+
+
+class Walk:
+    """A model whose layers can be run a few at a time.
+
+    Args:
+        model: In evaluation mode.
+        blocks: Paths of its layers, in order.
+    """
+
+    def __init__(self, model: nn.Module, blocks: Sequence[str]) -> None:
+        """Find the layers."""
+        self.model = model
+        self.modules = dict(model.named_modules())
+        self.blocks = [self.modules[path] for path in blocks]
+        self.gives_tuple = False  # some families' layers return more than the stream
+
+    @torch.inference_mode()
+    def read(
+        self,
+        inputs: Mapping[str, Tensor],
+        taps: Sequence[Tap],
+        *,
+        start: int = 0,
+        state: Tensor | None = None,
+        stop: int | None = None,
+        until: Tap | None = None,
+    ) -> Read:
+        """Run a batch, and read activations on the way.
+
+        Args:
+            inputs: What the model takes.
+            taps: Places to read; a module that is called more than once is read each time.
+            start: The first layer that is run.
+            state: What layer `start - 1` gives; not needed where start is 0.
+            stop: The layer after whose run nothing more is done; None for the head, too.
+            until: Where to stop before that.
+        """
+        found: Read = {tap: [] for tap in taps}
+        with ExitStack() as stack:
+            if start > 0:
+                stack.enter_context(self._skipping(start, cast("Tensor", state)))
+            for tap in taps:
+                stack.callback(self._hook(tap, found[tap].append).remove)
+            if until is not None:
+                stack.callback(self._hook(until, _halt).remove)
+            if stop is not None:
+                stack.callback(self.blocks[stop].register_forward_hook(_halt).remove)
+            with suppress(_ReachedError):
+                self.model(**inputs)
+        return found
+
+    def advance(
+        self, inputs: Mapping[str, Tensor], *, start: int, stop: int, state: Tensor | None
+    ) -> Tensor:
+        """Run layers `start` to `stop`, both included, and return the stream after them."""
+        kept: list[Tensor] = []
+
+        def keep(_module: nn.Module, _args: object, output: object) -> None:
+            self.gives_tuple = isinstance(output, tuple)
+            kept.append(_first(output))
+
+        handle = self.blocks[stop].register_forward_hook(keep)
+        try:
+            self.read(inputs, (), start=start, state=state, stop=stop)
+        finally:
+            handle.remove()
+        return kept[0]
+
+    def _hook(self, tap: Tap, see: Callable[[Tensor], None]) -> RemovableHandle:
+        module = self.modules[tap.path]
+        if tap.side == "input":
+            return module.register_forward_pre_hook(lambda _m, args: see(args[0]))
+        return module.register_forward_hook(lambda _m, _a, output: see(_first(output)))
+
+    @contextmanager
+    def _skipping(self, start: int, state: Tensor) -> Generator[None]:
+        """Let the layers before `start` hand on the stream, and the last of them the state."""
+
+        def hand_on(hidden: Tensor, *_: object, **__: object) -> object:
+            return (hidden, None) if self.gives_tuple else hidden
+
+        def give(_hidden: Tensor, *_: object, **__: object) -> object:
+            return (state, None) if self.gives_tuple else state
+
+        for i, block in enumerate(self.blocks[:start]):
+            block.forward = give if i == start - 1 else hand_on
+        try:
+            yield
+        finally:
+            for block in self.blocks[:start]:
+                del block.forward
+
+
+def _halt(*_: object) -> None:
+    raise _ReachedError
+
+
+def _first(output: object) -> Tensor:
+    return cast("Tensor", output[0] if isinstance(output, tuple) else output)
+
+
+class Scratch:
+    """Tensors by batch, in an unnamed file, so that memory does not grow with the text."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.file = TemporaryFile()  # noqa: SIM115 (it is closed with this object)
+        finalize(self, self.file.close)
+        self.places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
+        self.end = 0
+
+    def __setitem__(self, batch: int, tensor: Tensor) -> None:
+        """Keep a batch's tensor; a later one of the same shape takes its place."""
+        content = tensor.cpu().contiguous().numpy()
+        if batch not in self.places:
+            self.places[batch] = (self.end, tensor.shape, tensor.dtype)
+            self.end += content.nbytes
+        self.file.seek(self.places[batch][0])
+        self.file.write(content.data)
+
+    def __getitem__(self, batch: int) -> Tensor:
+        """Read a batch's tensor."""
+        start, shape, dtype = self.places[batch]
+        tensor = torch.empty(shape, dtype=dtype)
+        self.file.seek(start)
+        self.file.readinto(tensor.numpy().data)
+        return tensor
+
+
+@dataclass(slots=True)
+class Side:
+    """A model on its walk: the stream after its layer `at`, for every batch."""
+
+    walk: Walk
+    head: Head
+    prefix: str
+    batches: Sequence[Batch]
+    states: Scratch = field(default_factory=Scratch)
+    at: int = -1
+
+    def advance(self, layer: int) -> None:
+        """Go on to the end of a layer."""
+        if layer == self.at:
+            return
+        for i, batch in enumerate(self.batches):
+            state = self.walk.advance(
+                batch.inputs, start=self.at + 1, stop=layer, state=self._state(i, batch)
+            )
+            self.states[i] = state
+        self.at = layer
+
+    def read(
+        self, i: int, taps: Sequence[Tap], *, stop: int | None, until: Tap | None = None
+    ) -> Read:
+        """Read a batch on the way from where the model stands."""
+        batch = self.batches[i]
+        state = self._state(i, batch)
+        return self.walk.read(
+            batch.inputs, taps, start=self.at + 1, state=state, stop=stop, until=until
+        )
+
+    def _state(self, i: int, batch: Batch) -> Tensor | None:
+        return None if self.at < 0 else self.states[i].to(batch.rows.device)

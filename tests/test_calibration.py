@@ -1,0 +1,148 @@
+"""Text for a refit: of every language alike, and its faults told."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from headstart.calibration import fingerprint_texts, gather_texts, sample_texts
+from headstart.corpus import load_corpus
+from headstart.errors import HeadstartError
+from headstart.recipe import Data
+from tiny import tiny_tokenizer
+from world import write_tagged, write_texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headstart.corpus import Corpus
+
+
+def corpus_in(folder: Path, task: str = "classification") -> Corpus:
+    writer = write_tagged if task == "tagging" else write_texts
+    data = Data(
+        corpus="local",
+        folder=writer(folder / "labelled"),
+        languages=("aa", "bb"),
+        zero_shot=("cc",),
+    )
+    return load_corpus(data, task)
+
+
+def write_unlabelled(folder: Path, language: str, texts: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    rows = "\n".join(json.dumps({"text": text}) for text in texts)
+    (folder / f"{language}.jsonl").write_text(rows + "\n", encoding="utf-8")
+    return folder
+
+
+def test_training_text_alone_says_which_language_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = gather_texts(corpus_in(tmp_path), None)
+    assert {name: len(rows) for name, rows in texts.items()} == {"aa": 24, "bb": 24}
+    assert "refit sees no text of cc" in capsys.readouterr().err
+
+
+def test_dev_and_test_are_never_looked_at(tmp_path: Path) -> None:
+    corpus = corpus_in(tmp_path)
+    seen = {text for rows in gather_texts(corpus, None).values() for text in rows}
+    judged = {t for name in ("dev", "test") for t in corpus.splits[name]["text"].to_pylist()}
+    assert not seen & judged
+
+
+def test_unlabelled_text_reaches_zero_shot_languages(tmp_path: Path) -> None:
+    folder = write_unlabelled(tmp_path / "more", "cc", ["the rain", " ", "wake me"])
+    texts = gather_texts(corpus_in(tmp_path), folder)
+    assert texts["cc"] == ["the rain", "wake me"]
+
+
+def test_a_country_finds_the_text_of_its_language(tmp_path: Path) -> None:
+    folder = write_unlabelled(tmp_path / "more", "cc", ["the rain"])
+    labelled = write_texts(tmp_path / "labelled", languages=("aa", "cc-XX"))
+    data = Data(corpus="local", folder=labelled, languages=("aa",), zero_shot=("cc-XX",))
+    assert gather_texts(load_corpus(data, "classification"), folder)["cc-XX"] == ["the rain"]
+
+
+def test_words_are_split_at_blanks_when_tagging(tmp_path: Path) -> None:
+    folder = write_unlabelled(tmp_path / "more", "cc", ["the rain"])
+    texts = gather_texts(corpus_in(tmp_path, "tagging"), folder)
+    assert texts["cc"] == [["the", "rain"]]
+    assert all(isinstance(row, list) for row in texts["aa"])
+
+
+def test_a_folder_without_any_of_the_languages_is_refused(tmp_path: Path) -> None:
+    folder = write_unlabelled(tmp_path / "more", "zz", ["the rain"])
+    with pytest.raises(HeadstartError, match=r"no text in .* for aa, bb, cc"):
+        gather_texts(corpus_in(tmp_path), folder)
+
+
+def test_a_file_without_text_is_refused_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "cc.jsonl").write_text('{"sentence": "the rain"}\n', encoding="utf-8")
+    with pytest.raises(HeadstartError, match=r"no column 'text'") as caught:
+        gather_texts(corpus_in(tmp_path), folder)
+    assert "cc.jsonl" in str(caught.value)
+
+
+TEXTS = {
+    "aa": ["wake me"] * 400,
+    "bb": [f"the loud rain {i}" for i in range(400)],
+    "cc": ["rain"] * 20,
+}
+
+
+def tokens_per_language(seed: int = 0) -> dict[str, int]:
+    seen = sample_texts(
+        TEXTS, tiny_tokenizer(), task="classification", tokens=900, max_length=32, seed=seed
+    )
+    index = np.concatenate(seen.batches)
+    assert len(set(index.tolist())) == len(index)
+    counts = np.bincount(seen.encoded.language_ids[index], seen.encoded.lengths[index])
+    return dict(zip(seen.encoded.languages, counts.astype(int).tolist(), strict=True))
+
+
+def test_languages_get_as_many_tokens_each() -> None:
+    counts = tokens_per_language()
+    assert 300 <= counts["aa"] < 332
+    assert 300 <= counts["bb"] < 332
+    assert counts["cc"] < 300  # all that it has
+
+
+def test_a_part_judges_and_is_not_fitted_to() -> None:
+    seen = sample_texts(TEXTS, tiny_tokenizer(), task="classification", tokens=900, max_length=32)
+    fit, held_out = (set(np.concatenate(part).tolist()) for part in (seen.fit, seen.held_out))
+    assert not fit & held_out
+    assert len(held_out) == (len(fit) + len(held_out)) // 8
+
+
+def test_the_draw_follows_from_the_seed() -> None:
+    draws = [
+        sample_texts(
+            TEXTS, tiny_tokenizer(), task="classification", tokens=900, max_length=32, seed=seed
+        ).encoded.ids.tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert draws[0] == draws[1]
+    assert draws[0] != draws[2]
+
+
+def test_too_few_texts_are_refused() -> None:
+    with pytest.raises(HeadstartError, match="too few for a refit"):
+        sample_texts(
+            {"aa": ["wake me"] * 7}, tiny_tokenizer(), task="classification", tokens=900,
+            max_length=32,
+        )  # fmt: skip
+
+
+def test_the_fingerprint_sees_text_and_language() -> None:
+    prints = {
+        fingerprint_texts(texts)
+        for texts in (TEXTS, {**TEXTS, "cc": ["rain"] * 19}, {**TEXTS, "dd": ["x"]},
+                      {"aa": TEXTS["bb"], "bb": TEXTS["aa"], "cc": TEXTS["cc"]})
+    }  # fmt: skip
+    assert len(prints) == 4

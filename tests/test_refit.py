@@ -1,0 +1,253 @@
+"""Refit: exact where nothing is broken, never worse on what it saw, the same in any order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
+from headstart.encode import Encoded, collate
+from headstart.errors import HeadstartError
+from headstart.families import FAMILIES
+from headstart.flow import Rescale, Solve, Tap, out_of
+from headstart.refit import Sample, refit
+from headstart.student import Made, make_selected, make_student
+from headstart.walk import Side, Walk
+from test_laws import EVERY, reordered, selection_of
+from tiny import VARIANTS, VOCABULARY, tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from headstart.layout import Family, Head
+    from headstart.ridge import Fitted
+    from headstart.selection import Selection
+
+SMALL = {"layers": 2, "hidden": 16, "ffn": 20}
+
+
+def text(head: Head = "classification", examples: int = 48, seed: int = 0) -> Encoded:
+    """Draw texts of random pieces."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(4, 12, examples)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    none = np.zeros(examples, np.int64)
+    return Encoded(
+        task="tagging" if head == "tagging" else "classification",
+        pad_id=1,
+        ids=rng.integers(4, VOCABULARY, starts[-1]).astype(np.int32),
+        starts=starts,
+        positions=none + (head == "tagging"),
+        unit_starts=np.arange(examples + 1),
+        gold=none,
+        unit_words=np.arange(examples),
+        words=none,
+        word_starts=np.arange(examples + 1),
+        language_ids=none,
+        languages=("xx",),
+    )
+
+
+def sample(head: Head = "classification") -> Sample:
+    batches = np.split(np.arange(48), 6)
+    return Sample(text(head), batches[:4], batches[4:])
+
+
+def small(variant: str, head: Head = "classification") -> tuple[PreTrainedModel, Made]:
+    teacher = tiny_model(variant, head)
+    return teacher, make_student(teacher, shape=SMALL)
+
+
+# --- the walk reads what a whole forward pass gives ---
+
+
+def law_a_walk_reads_what_a_forward_pass_gives(model: PreTrainedModel, family: Family) -> None:
+    batch = collate(text(), np.arange(8))
+    prefix = family.prefix
+    paths = [family.flow.block.format(p=prefix, i=i) for i in range(4)]
+    walk = Walk(model, paths)
+    taps = [out_of(path) for path in paths]
+    whole = {tap: walk.read(batch.inputs, (tap,))[tap][0] for tap in taps}
+    side = Side(walk, "classification", prefix, [batch])
+    for layer, tap in enumerate(taps):
+        found = side.read(0, (tap,), stop=layer)[tap][0]
+        assert torch.equal(found, whole[tap])
+        side.advance(layer)
+        assert torch.equal(side.states[0], whole[tap])
+    with torch.no_grad():
+        logits = model(**batch.inputs).logits
+    last = Tap("classifier.out_proj" if "classifier.out_proj" in walk.modules else "classifier",
+               "output")  # fmt: skip
+    assert torch.equal(side.read(0, (last,), stop=None)[last][0], logits)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_walk_reads_what_a_forward_pass_gives(variant: str) -> None:
+    family = FAMILIES[variant.split("/")[0]]
+    law_a_walk_reads_what_a_forward_pass_gives(tiny_model(variant), family)
+
+
+def test_the_law_of_walks_has_teeth(monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = Walk.advance
+
+    def late(self: Walk, *args: object, start: int, **more: object) -> object:
+        return advance(self, *args, start=max(start - 1, 0), **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Walk, "advance", late)
+    with pytest.raises(AssertionError):
+        law_a_walk_reads_what_a_forward_pass_gives(tiny_model("bert"), FAMILIES["bert"])
+
+
+# --- nothing broken, nothing changed ---
+
+
+@pytest.mark.parametrize(("variant", "head"), EVERY)
+def test_a_full_size_copy_is_left_as_it_is(variant: str, head: Head) -> None:
+    teacher = tiny_model(variant, head)
+    made = make_student(teacher)
+    before = weights_fingerprint(made.model)
+    fitted = refit(made.model, teacher, made.selection, sample(head))
+    assert weights_fingerprint(made.model) == before
+    assert {one.before for one in fitted} == {0.0}
+
+
+def law_a_reordered_copy_is_left_as_it_is(
+    variant: str, head: Head, told: Callable[[Selection], Selection] = lambda chosen: chosen
+) -> None:
+    rotary = variant.startswith("modernbert")
+    teacher = tiny_model(variant, head).double()
+    chosen = reordered(selection_of(teacher), inside_heads=not rotary)
+    student = make_selected(teacher, chosen).model.double()
+    before = {name: weight.clone() for name, weight in student.named_parameters()}
+    refit(student, teacher, told(chosen), sample(head))
+    moved = max(float((p - before[n]).detach().abs().max()) for n, p in student.named_parameters())
+    assert moved < (1e-3 if rotary else 1e-6)
+
+
+@pytest.mark.parametrize(("variant", "head"), EVERY)
+def test_a_reordered_copy_is_left_as_it_is(variant: str, head: Head) -> None:
+    law_a_reordered_copy_is_left_as_it_is(variant, head)
+
+
+MISTAKES: Mapping[str, Callable[[Selection], Selection]] = {
+    "hidden": lambda s: replace(s, hidden=s.hidden[::-1]),
+    "attention": lambda s: replace(s, attention=tuple(row[::-1] for row in s.attention)),
+    "ffn": lambda s: replace(s, ffn=s.ffn[::-1]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("variant", ["bert", "deberta-v2", "modernbert"])
+def test_the_law_of_reordered_copies_has_teeth(variant: str, mistake: str) -> None:
+    with pytest.raises(AssertionError):
+        law_a_reordered_copy_is_left_as_it_is(variant, "classification", MISTAKES[mistake])
+
+
+# --- never worse on what it saw, better on what it did not ---
+
+
+def errors(fitted: Sequence[Fitted]) -> list[tuple[float, float]]:
+    return [(one.before, one.after) for one in fitted]
+
+
+@pytest.mark.parametrize(("variant", "head"), EVERY)
+def test_no_map_is_made_worse(variant: str, head: Head) -> None:
+    teacher, made = small(variant, head)
+    fitted = refit(made.model, teacher, made.selection, sample(head))
+    assert all(one.after <= one.before + 1e-12 for one in fitted)
+    assert all(one.held_out_after <= one.held_out_before for one in fitted)
+    assert sum(one.ridge is not None for one in fitted) > len(fitted) / 2
+    names = [one.name for one in fitted]
+    assert len(set(names)) == len(names)
+
+
+def distance(student: PreTrainedModel, teacher: PreTrainedModel) -> float:
+    """Mean squared error of the logits, on text that no refit has seen."""
+    batch = collate(text(seed=9), np.arange(48))
+    with torch.no_grad():
+        ours, theirs = (model(**batch.inputs).logits for model in (student, teacher))
+    return float(((ours - theirs) ** 2).mean())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_refitted_student_is_nearer_to_its_teacher(variant: str) -> None:
+    teacher, made = small(variant)
+    copied = distance(made.model, teacher)
+    refit(made.model, teacher, made.selection, sample())
+    assert distance(made.model, teacher) < copied
+
+
+def linear_maps(family: Family) -> set[str]:
+    """List a layer's matrices, but for those of relative positions, which no token goes through."""
+    names = [weight.name for weight in family.layer if len(weight.axes) == 2]
+    return {name.removesuffix(".weight") for name in names if ".pos_" not in name}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_linear_map_of_a_layer_is_refitted(family: str) -> None:
+    steps = FAMILIES[family].flow.layer
+    assert {path for s in steps if isinstance(s, Solve) for path in s.maps} == linear_maps(
+        FAMILIES[family]
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_norm_after_a_sum_is_refitted(family: str) -> None:
+    flow = FAMILIES[family].flow
+    sums = {s.total.path for s in flow.layer if isinstance(s, Solve) and s.total}
+    norms = {s.norm for s in flow.layer if isinstance(s, Rescale)}
+    assert norms == (set() if family == "modernbert" else sums)
+
+
+# --- the same, whatever the order and the mode ---
+
+
+def weights_after(variant: str, seen: Sample, *, training: bool = False) -> list[torch.Tensor]:
+    teacher, made = small(variant)
+    made.model.train(training)
+    refit(made.model, teacher, made.selection, seen)
+    assert not made.model.training
+    return [weight.detach() for weight in made.model.parameters()]
+
+
+@pytest.mark.parametrize("variant", ["bert", "deberta-v2", "modernbert"])
+def test_the_order_of_batches_changes_nothing(variant: str) -> None:
+    seen = sample()
+    other = replace(seen, fit=seen.fit[::-1], held_out=seen.held_out[::-1])
+    pairs = zip(weights_after(variant, seen), weights_after(variant, other), strict=True)
+    assert all(torch.allclose(a, b, atol=2e-4) for a, b in pairs)
+
+
+def test_a_student_in_training_mode_is_refitted_without_dropout() -> None:
+    pairs = zip(
+        weights_after("bert", sample()), weights_after("bert", sample(), training=True), strict=True
+    )
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_base_is_the_aim_of_its_copy_and_leaves_the_head_alone(tmp_path: Path) -> None:
+    base = tiny_model("bert", "none")
+    save_model(base, None, tmp_path)
+    teacher = tiny_model("bert", seed=1)
+    made = make_student(teacher, base=str(tmp_path), shape=SMALL, source="base")
+    head = made.model.classifier.weight.clone()
+    fitted = refit(made.model, load_encoder(str(tmp_path)), made.selection, sample())
+    assert torch.equal(made.model.classifier.weight, head)
+    assert not any("pooler" in one.name or "classifier" in one.name for one in fitted)
+    assert any(one.ridge is not None for one in fitted)
+
+
+def test_layers_in_another_order_are_refused() -> None:
+    teacher = tiny_model("bert")
+    whole = selection_of(teacher)
+    chosen = replace(whole, layers=(2, 1), attention=whole.attention[:2], ffn=whole.ffn[:2])
+    made = make_selected(teacher, chosen)
+    with pytest.raises(HeadstartError, match="not in the teacher's order"):
+        refit(made.model, teacher, made.selection, sample())
