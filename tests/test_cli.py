@@ -55,7 +55,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
 
 
 VERBS = (
-    "run", "study", "report", "check", "plan", "init", "finetune", "distil", "eval", "recipes",
+    "run", "study", "report", "check", "plan", "init", "refit", "finetune", "distil", "eval",
+    "recipes",
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     "tensors": ("transplant encode ridge walk objectives", "torch tokenizers"),
     "training": (
         """console reader assembly checkpoint packed student refit calibration state prepare
-        evaluate teacher train tune stages""",
+        evaluate teacher train tune stages repair""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
     "studies": ("results plan run study steps", ""),

@@ -24,9 +24,13 @@ def test_the_six_lines_run(
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 1
     monkeypatch.chdir(tmp_path)
-    save_model(tiny_model("bert", layers=12), tiny_tokenizer(), tmp_path / "my" / "teacher")
+    save_model(
+        tiny_model("bert", layers=12, max_position_embeddings=160),
+        tiny_tokenizer(),
+        tmp_path / "my" / "teacher",
+    )
     Path("recipe.yaml").write_text(to_yaml(world(tmp_path / "world")), encoding="utf-8")
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"texts": [f"wake me {i}" for i in range(40)]}
     exec(blocks[0], names)
     assert names["hs"] is headstart
     assert names["student"].config.num_hidden_layers == 6

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from headstart.loading import load_recipe
     from headstart.recipe import Recipe
     from headstart.record import Record
+    from headstart.repair import refit
     from headstart.report import report
     from headstart.run import run
     from headstart.steps import check, evaluate_model
@@ -25,6 +26,7 @@ __all__ = [
     "check",
     "evaluate_model",
     "load_recipe",
+    "refit",
     "report",
     "run",
     "student_from",
@@ -38,6 +40,7 @@ _ROOMS = {
     "check": "steps",
     "evaluate_model": "steps",
     "load_recipe": "loading",
+    "refit": "repair",
     "report": "report",
     "run": "run",
     "student_from": "student",

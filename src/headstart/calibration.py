@@ -72,15 +72,40 @@ def _unlabelled(folder: Path, language: str) -> list[str]:
         for ending in READERS:
             path = folder / f"{name}{ending}"
             if path.exists():
-                table = read(path, ("text",))
-                if "text" not in table.column_names:
-                    raise HeadstartError(
-                        "the file has no column 'text'",
-                        where=str(path),
-                        way_out="call the column with the sentences text",
-                    )
-                return [text for text in table["text"].to_pylist() if text and text.strip()]
+                return read_texts(path)
     return []
+
+
+def read_texts(path: Path) -> list[str]:
+    """Read the column `text` of a file; empty texts are left out.
+
+    Raises:
+        HeadstartError: It has no such column, or is broken.
+    """
+    table = read(path, ("text",))
+    if "text" not in table.column_names:
+        raise HeadstartError(
+            "the file has no column 'text'",
+            where=str(path),
+            way_out="call the column with the sentences text",
+        )
+    return [text for text in table["text"].to_pylist() if text and text.strip()]
+
+
+def folder_texts(folder: Path) -> dict[str, list[str]]:
+    """Read every file of a folder; a file is a language.
+
+    Raises:
+        HeadstartError: There is none.
+    """
+    files = sorted(f for f in folder.iterdir() if f.suffix in READERS) if folder.is_dir() else []
+    if not files:
+        raise HeadstartError(
+            "there is no folder with text there",
+            where=str(folder),
+            way_out="put a file for each language there, such as sw.parquet with a column text",
+        )
+    return {file.stem: read_texts(file) for file in files}
 
 
 def fingerprint_texts(texts: Mapping[str, Rows]) -> str:

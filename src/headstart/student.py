@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from headstart.selection import Selection
 
+SELECTION = "headstart_selection"  # a student in memory knows what it keeps of its teacher
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -211,8 +213,10 @@ def _make(
     names = {e.name(prefix): source_name(e, selection, at.prefix) for e in copied}
     taken = () if source in ("scratch", "base") else names.values()
     used = {*taken, *(e.name(found.prefix) for e in wanted if e.tied)}
+    model = assemble(config, opened.head, tensors, seed=seed)
+    vars(model)[SELECTION] = selection
     return Made(
-        assemble(config, opened.head, tensors, seed=seed),
+        model,
         selection,
         {e.name(prefix): _origin_of(e, names, source, prefix) for e in wanted},
         tuple(name for name in opened.shapes if name not in used),

@@ -73,6 +73,32 @@ def init(
     show_lines(f"{out}: {made.model.num_parameters():,} parameters")
 
 
+def refit(
+    student: Annotated[str, typer.Argument(metavar="STUDENT", help="Its folder; left as it is.")],
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="What it was cut from.")],
+    out: NewOut,
+    text: Annotated[Path, typer.Option(help="Folder of unlabelled text, a file a language.")],
+    tokens: Annotated[int, typer.Option(min=1, help="How much text is looked at.")] = 50_000,
+    ridge: Annotated[
+        float | None, typer.Option(help="Weight of the squared change; else chosen.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Repair an untrained student in closed form, from text without labels."""
+    from headstart.recipe import Refit
+    from headstart.repair import refit_folder
+    from headstart.show import show_lines
+
+    asked = Refit(tokens=tokens, ridge="auto" if ridge is None else ridge)
+    fitted = refit_folder(student, teacher, out, text=text, asked=asked, seed=seed)
+    changed = sum(one.ridge is not None for one in fitted)
+    left = 100 * fitted[-1].held_out_after
+    show_lines(
+        f"{out}: {changed} of {len(fitted)} maps and norms changed",
+        f"{fitted[-1].name}: {left:.0f} % of the teacher's variance unexplained on held-out text",
+    )
+
+
 def finetune(
     base: Annotated[str, typer.Argument(metavar="BASE", help="Folder or hub name.")],
     out: NewOut,
@@ -182,5 +208,5 @@ def _show_progress(out: Path, steps: int, score: float) -> None:
     show_lines(f"{out}: {steps:,} steps, best score on dev {100 * score:.1f}")
 
 
-STEPS = {"init": init, "finetune": finetune, "distil": distil, "eval": evaluate}
+STEPS = {"init": init, "refit": refit, "finetune": finetune, "distil": distil, "eval": evaluate}
 """Verbs by their names on the command line."""

@@ -1,0 +1,151 @@
+"""Refit alone: a student in memory or in a folder, and any text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
+
+from headstart import checkpoint
+from headstart.calibration import folder_texts, sample_texts
+from headstart.errors import HeadstartError
+from headstart.layout import shape_of
+from headstart.reader import open_model
+from headstart.recipe import Refit
+from headstart.refit import RIDGES
+from headstart.refit import refit as refit_model
+from headstart.selection import Selection
+from headstart.student import SELECTION
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from headstart.reader import Named
+    from headstart.ridge import Fitted
+
+MAX_LENGTH = 128  # pieces of the longest text; what is beyond is cut off
+
+
+def refit(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | Named,
+    texts: Sequence[str] | Mapping[str, Sequence[str]],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokens: int = 50_000,
+    ridge: float | None = None,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """Repair a cut student in closed form, before it is trained.
+
+    Args:
+        student: As `student_from` gives it; changed in place.
+        teacher: The model that it was cut from: a model, a folder, or a name on the hub.
+        texts: Without labels; by language, which then count alike, or a plain list.
+        tokenizer: Needed where the teacher is a model in memory.
+        tokens: How much text is looked at.
+        ridge: Weight of the squared change, in units of the mean square of a map's inputs; None
+            lets held-out text choose for each map.
+        seed: Of the draw of texts.
+
+    Returns:
+        The student.
+
+    Raises:
+        HeadstartError: The student was not cut from this teacher, or text is lacking.
+    """
+    selection = vars(student).get(SELECTION)
+    if not isinstance(selection, Selection):
+        raise HeadstartError(
+            "it is not known what this model keeps of its teacher",
+            where="student",
+            way_out="take it from student_from, or refit a folder that headstart init wrote",
+        )
+    if tokenizer is None and isinstance(teacher, PreTrainedModel):
+        raise HeadstartError(
+            "a teacher in memory does not bring its tokenizer",
+            where="tokenizer",
+            way_out="give tokenizer=, or name the teacher's folder",
+        )
+    pieces = tokenizer or checkpoint.load_tokenizer(teacher)
+    named = texts if isinstance(texts, Mapping) else {"": texts}
+    asked = Refit(tokens=tokens, ridge="auto" if ridge is None else ridge)
+    _refit(student, teacher, selection, named, tokenizer=pieces, asked=asked, seed=seed)
+    return student
+
+
+def refit_folder(
+    student: str, teacher: str, out: str | Path, *, text: Path, asked: Refit, seed: int = 0
+) -> tuple[Fitted, ...]:
+    """Repair a student on disk, and write it to another folder.
+
+    Args:
+        student: Folder with `selection.json`; it is left as it is.
+        teacher: Folder or hub name of the model that it was cut from.
+        out: A new folder.
+        text: Folder of unlabelled text, a file a language, with a column `text`.
+        asked: How much text is looked at, and the ridge.
+        seed: Of the draw of texts.
+
+    Returns:
+        What became of each map and norm.
+
+    Raises:
+        HeadstartError: As `refit`; or the folder is taken.
+    """
+    place, out = Path(student) / "selection.json", Path(out)
+    if not place.exists():
+        raise HeadstartError(
+            "the folder has no selection.json",
+            where=student,
+            way_out="name a student that headstart init wrote",
+        )
+    if out.exists() and any(out.iterdir()):
+        raise HeadstartError(
+            "the folder holds something already",
+            where=str(out),
+            way_out="choose a new or an empty folder",
+        )
+    selection = Selection.from_json(place.read_text(encoding="utf-8"))
+    tokenizer = checkpoint.load_tokenizer(student)
+    texts = folder_texts(text)
+    model = checkpoint.load_model(student, task=open_model(student).head)
+    done = _refit(model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, seed=seed)
+    checkpoint.save_model(model, tokenizer, out, selection=selection)
+    return done
+
+
+def _refit(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | Named,
+    selection: Selection,
+    texts: Mapping[str, Sequence[str]],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Refit,
+    seed: int,
+) -> tuple[Fitted, ...]:
+    opened = open_model(teacher)
+    shape = shape_of(opened.family, opened.plain)
+    if selection.source not in ("teacher", "base") or shape != selection.teacher:
+        raise HeadstartError(
+            f"the student is {selection.source} of {selection.teacher}, not a copy of this model",
+            where=opened.where,
+            way_out="name the model that it was cut from",
+        )
+    checkpoint.check_length(opened.plain, MAX_LENGTH)
+    tagging = open_model(student).head == "tagging"
+    sample = sample_texts(
+        {k: [t.split() for t in v] for k, v in texts.items()} if tagging else texts,
+        tokenizer,
+        task="tagging" if tagging else "classification",
+        tokens=asked.tokens,
+        max_length=MAX_LENGTH,
+        seed=seed,
+    )
+    if not isinstance(teacher, PreTrainedModel):
+        teacher = checkpoint.load_model(teacher, task=opened.head)
+    ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
+    return refit_model(student, teacher, selection, sample, ridges=ridges)
