@@ -29,7 +29,15 @@ from headstart.families import family_of
 from headstart.fitting import fit
 from headstart.layout import Head, entries, lengths, shape_of
 from headstart.layout import count_parameters as count
-from headstart.reader import Named, Opened, find_folder, first_line, open_model, weight_files
+from headstart.reader import (
+    Named,
+    Opened,
+    find_folder,
+    first_line,
+    fit_base,
+    open_model,
+    weight_files,
+)
 from headstart.selection import Selection, full
 from headstart.transplant import transplant
 
@@ -99,15 +107,7 @@ def check_base(named: Named, *, task: Head, teacher: Opened | None = None) -> No
         HeadstartError: Its tensors do not fit the config, or it is of another family.
     """
     opened = open_model(named)
-    whole = teacher or opened
-    if opened.family != whole.family:
-        raise HeadstartError(
-            f"the base is of type {opened.family.model_type}, the teacher of type "
-            f"{whole.family.model_type}",
-            where=opened.where,
-            way_out="name the model that the teacher was fine-tuned from",
-        )
-    fit(whole.family, whole.plain, task, opened.shapes, where=opened.where, base=True)
+    fit_base(opened, teacher or opened, task)
 
 
 def load_encoder(named: Named) -> PreTrainedModel:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from headstart.errors import HeadstartError
 from headstart.families import family_of
+from headstart.fitting import Fit, fit
 from headstart.layout import ARCHITECTURES, Family, Head
 
 if TYPE_CHECKING:
@@ -214,3 +215,19 @@ def _fetch(name: str, patterns: list[str]) -> Path:
 def first_line(fault: Exception) -> str:
     """Give the gist of another library's error."""
     return next(iter(str(fault).splitlines()), type(fault).__name__)
+
+
+def fit_base(base: Opened, teacher: Opened, head: Head) -> Fit:
+    """Hold a base against the config of the model that was fine-tuned from it.
+
+    Raises:
+        HeadstartError: It is of another family, or its tensors do not fit.
+    """
+    if base.family != teacher.family:
+        raise HeadstartError(
+            f"the base is of type {base.family.model_type}, the teacher of type "
+            f"{teacher.family.model_type}",
+            where=base.where,
+            way_out="name the model that the teacher was fine-tuned from",
+        )
+    return fit(teacher.family, teacher.plain, head, base.shapes, where=base.where, base=True)

@@ -18,7 +18,7 @@ from headstart.layout import (
     shape_of,
     student_changes,
 )
-from headstart.reader import Named, Opened, open_model
+from headstart.reader import Named, Opened, fit_base, open_model
 from headstart.rules import Scores, choose, student_shape
 from headstart.transplant import magnitudes, shuffled, source_name, transplant
 
@@ -239,17 +239,7 @@ def _origin(base: PreTrainedModel | Named | None, teacher: Opened) -> tuple[Open
             way_out="name it there, or choose another init.source",
         )
     opened = open_model(base)
-    if opened.family != teacher.family:
-        raise HeadstartError(
-            f"the base is of type {opened.family.model_type}, the teacher of type "
-            f"{teacher.family.model_type}",
-            where=opened.where,
-            way_out="name the model that the teacher was fine-tuned from",
-        )
-    at = fit(
-        teacher.family, teacher.plain, teacher.head, opened.shapes, where=opened.where, base=True
-    )
-    return opened, at
+    return opened, fit_base(opened, teacher, teacher.head)
 
 
 def _config(opened: Opened, selection: Selection) -> PreTrainedConfig:
