@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from headstart.calibration import fingerprint_texts, gather_texts, sample_texts
+from headstart.calibration import Unlabelled, all_texts, sample_texts, unlabelled
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.recipe import Data
@@ -39,37 +39,41 @@ def write_unlabelled(folder: Path, language: str, texts: list[str]) -> Path:
     return folder
 
 
-def test_training_text_alone_says_which_language_it_lacks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    texts = gather_texts(corpus_in(tmp_path), None)
-    assert {name: len(rows) for name, rows in texts.items()} == {"aa": 24, "bb": 24}
-    assert "refit sees no text of cc" in capsys.readouterr().err
-
-
-def test_dev_and_test_are_never_looked_at(tmp_path: Path) -> None:
+def test_training_text_alone_has_no_zero_shot_language(tmp_path: Path) -> None:
     corpus = corpus_in(tmp_path)
-    seen = {text for rows in gather_texts(corpus, None).values() for text in rows}
-    judged = {t for name in ("dev", "test") for t in corpus.splits[name]["text"].to_pylist()}
-    assert not seen & judged
+    texts = all_texts(corpus, unlabelled(corpus, None))
+    assert {name: len(rows) for name, rows in texts.items()} == {"aa": 24, "bb": 24}
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_what_stands_in_dev_or_test_is_left_out(tmp_path: Path, task: str) -> None:
+    corpus = corpus_in(tmp_path, task)
+    column = "tokens" if task == "tagging" else "text"
+    judged = [row for name in ("dev", "test") for row in corpus.splits[name][column].to_pylist()]
+    plain = [row if isinstance(row, str) else " ".join(row) for row in judged]
+    folder = write_unlabelled(tmp_path / "more", "aa", [*plain, "the rain"])
+    more = unlabelled(corpus, folder)
+    assert more.left_out == len(plain)
+    assert more.texts["aa"] == (["the rain"] if task == "classification" else [["the", "rain"]])
 
 
 def test_unlabelled_text_reaches_zero_shot_languages(tmp_path: Path) -> None:
     folder = write_unlabelled(tmp_path / "more", "cc", ["the rain", " ", "wake me"])
-    texts = gather_texts(corpus_in(tmp_path), folder)
-    assert texts["cc"] == ["the rain", "wake me"]
+    assert unlabelled(corpus_in(tmp_path), folder).texts["cc"] == ["the rain", "wake me"]
 
 
 def test_a_country_finds_the_text_of_its_language(tmp_path: Path) -> None:
     folder = write_unlabelled(tmp_path / "more", "cc", ["the rain"])
     labelled = write_texts(tmp_path / "labelled", languages=("aa", "cc-XX"))
     data = Data(corpus="local", folder=labelled, languages=("aa",), zero_shot=("cc-XX",))
-    assert gather_texts(load_corpus(data, "classification"), folder)["cc-XX"] == ["the rain"]
+    corpus = load_corpus(data, "classification")
+    assert unlabelled(corpus, folder).texts["cc-XX"] == ["the rain"]
 
 
 def test_words_are_split_at_blanks_when_tagging(tmp_path: Path) -> None:
     folder = write_unlabelled(tmp_path / "more", "cc", ["the rain"])
-    texts = gather_texts(corpus_in(tmp_path, "tagging"), folder)
+    corpus = corpus_in(tmp_path, "tagging")
+    texts = all_texts(corpus, unlabelled(corpus, folder))
     assert texts["cc"] == [["the", "rain"]]
     assert all(isinstance(row, list) for row in texts["aa"])
 
@@ -77,7 +81,7 @@ def test_words_are_split_at_blanks_when_tagging(tmp_path: Path) -> None:
 def test_a_folder_without_any_of_the_languages_is_refused(tmp_path: Path) -> None:
     folder = write_unlabelled(tmp_path / "more", "zz", ["the rain"])
     with pytest.raises(HeadstartError, match=r"no text in .* for aa, bb, cc"):
-        gather_texts(corpus_in(tmp_path), folder)
+        unlabelled(corpus_in(tmp_path), folder)
 
 
 def test_a_file_without_text_is_refused_by_name(tmp_path: Path) -> None:
@@ -85,7 +89,7 @@ def test_a_file_without_text_is_refused_by_name(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "cc.jsonl").write_text('{"sentence": "the rain"}\n', encoding="utf-8")
     with pytest.raises(HeadstartError, match=r"no column 'text'") as caught:
-        gather_texts(corpus_in(tmp_path), folder)
+        unlabelled(corpus_in(tmp_path), folder)
     assert "cc.jsonl" in str(caught.value)
 
 
@@ -141,7 +145,7 @@ def test_too_few_texts_are_refused() -> None:
 
 def test_the_fingerprint_sees_text_and_language() -> None:
     prints = {
-        fingerprint_texts(texts)
+        Unlabelled(texts).fingerprint()
         for texts in (TEXTS, {**TEXTS, "cc": ["rain"] * 19}, {**TEXTS, "dd": ["x"]},
                       {"aa": TEXTS["bb"], "bb": TEXTS["aa"], "cc": TEXTS["cc"]})
     }  # fmt: skip

@@ -25,7 +25,8 @@ from headstart.recipe import NOT_DECIDING, ONLY_WITHOUT_MODEL, Recipe, Term
 
 BASE: dict[str, object] = {
     "task": "classification",
-    "data": {"corpus": "local", "folder": "here", "languages": ["en", "de"]},
+    "data": {"corpus": "local", "folder": "here", "languages": ["en", "de"], "text": "texts"},
+    "init": {"refit": {}},
     "teacher": {"base": "encoder", "finetune": {"learning_rate": "auto"}},
 }
 TRAINING: Mapping[str, object] = {
@@ -52,6 +53,8 @@ OTHER: Mapping[str, object] = {
     "task": "tagging",
     "data.corpus": "massive",
     "data.folder": "there",
+    "data.text": "there",
+    "data.text_per_language": 9,
     "data.languages": ["en"],
     "data.zero_shot": ["sw"],
     "data.examples_per_language": 10,
@@ -71,7 +74,9 @@ OTHER: Mapping[str, object] = {
     "teacher.examples_per_language": 9,
     "teacher.seed": 9,
     **{f"student.{key}": 2 for key in ("layers", "hidden", "heads", "ffn")},
-    "init.source": "permuted",
+    "init.source": "base",
+    "init.refit.tokens": 9,
+    "init.refit.ridge": 0.1,
     "init.layers": [0, 1],
     **{f"init.{key}": "first" for key in ("hidden", "heads", "ffn")},
     "train.objective": {"kl": {"weight": 1, "temperature": 2}},
@@ -263,7 +268,7 @@ def test_a_study_is_arms_by_grid_by_seeds() -> None:
     recipe = load_recipe(
         {
             **BASE,
-            "arms": {"copied": {}, "scratch": {"init.source": "scratch"}},
+            "arms": {"copied": {}, "scratch": {"init.source": "scratch", "init.refit": None}},
             "grid": {
                 "data.examples_per_language": [10, 20],
                 "train.objective": [{"labels": 1}, {"labels": 0.5, "mse": 0.5}],
@@ -292,9 +297,9 @@ def test_names_of_runs_are_short_and_distinct() -> None:
 
     assert names(seeds=[3, 1]) == ["seed=3", "seed=1"]
     assert names(arms={"a": {}}) == ["a|seed=0"]
-    assert names(grid={"init.source": ["teacher", "scratch"]}) == [
+    assert names(grid={"init.source": ["teacher", "base"]}) == [
         "teacher|seed=0",
-        "scratch|seed=0",
+        "base|seed=0",
     ]
     both = {"data.examples_per_language": [5], "teacher.examples_per_language": [7]}
     assert names(grid=both) == [

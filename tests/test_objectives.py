@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headstart.errors import HeadstartError
-from headstart.objectives import OBJECTIVES, needs_teacher, weighted
+from headstart.objectives import OBJECTIVES, UNLABELLED, needs_teacher, weighted
 from headstart.settings import OBJECTIVES as KNOWN
 from headstart.settings import Term
 
@@ -165,3 +165,11 @@ def test_label_sets_of_other_size_are_refused() -> None:
     student, teacher, gold = _draw()
     with pytest.raises(HeadstartError, match=r"student logits .* teacher logits"):
         weighted({"mse": Term()}, student, teacher[:, :4], gold)
+
+
+def test_unlabelled_units_have_no_label_loss() -> None:
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    gold = torch.tensor([0, UNLABELLED, 2, UNLABELLED])
+    found = OBJECTIVES["labels"].loss(logits, logits, gold, temperature=1.0)
+    assert found[[1, 3]].tolist() == [0.0, 0.0]
+    assert (found[[0, 2]] > 0).all()

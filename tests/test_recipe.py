@@ -152,6 +152,21 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
         "arms.a",
         "train.epochs is in the grid too",
     ),
+    "text that is nowhere": (
+        data(text_per_language=9),
+        "data.text_per_language",
+        "data.text names no folder",
+    ),
+    "text without an answer": (
+        {**data(text="here", text_per_language=9), "train": {"objective": {"labels": 1}}},
+        "train",
+        "needs mse or kl",
+    ),
+    "nothing to refit toward": (
+        {"init": {"source": "scratch", "refit": {}}},
+        "init.refit",
+        "nothing to refit toward",
+    ),
     "an empty grid": ({"grid": {"train.epochs": []}}, "grid.train.epochs", "at least 1 item"),
     "a value twice": ({"grid": {"train.epochs": [2, 2]}}, "grid", "several runs .* epochs=2"),
     "no such baseline": ({"arms": {"abc": {}}, "baseline": "abd"}, "baseline", "mean 'abc'"),

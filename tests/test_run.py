@@ -229,9 +229,10 @@ def more_text(folder: Path, *, rows: int = 40) -> Path:
 def test_a_refit_comes_before_training_and_is_recorded(
     tmp_path: Path, source: str, task: str
 ) -> None:
-    asked = {"source": source, "refit": {"tokens": 600, "text": str(more_text(tmp_path / "more"))}}
+    asked = {"source": source, "refit": {"tokens": 600}}
     recipe = world(tmp_path / "world", task=task, init=asked)
-    record = run(apply(recipe, {"train.max_steps": 0}), tmp_path / "out")
+    more = {"train.max_steps": 0, "data.text": str(more_text(tmp_path / "more"))}
+    record = run(apply(recipe, more), tmp_path / "out")
     names = [str(one["name"]) for one in record.refit]
     assert any("layer.1" in name for name in names)
     assert ("classifier" in names) is (source == "teacher")
@@ -254,15 +255,29 @@ def test_a_student_without_training_is_its_teachers_copy(
     )
 
 
-def test_the_signature_sees_the_text_of_a_refit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", [{"init.refit": {"tokens": 50}}, {"data.text_per_language": 9}])
+def test_the_signature_sees_unlabelled_text_that_is_read(
+    tmp_path: Path, asked: dict[str, object]
+) -> None:
     recipe = world(tmp_path / "world")
     folders = [
-        more_text(tmp_path / "a"),
-        more_text(tmp_path / "b"),
-        more_text(tmp_path / "c", rows=39),
+        more_text(tmp_path / name, rows=rows) for name, rows in (("a", 40), ("b", 40), ("c", 39))
     ]
     keys = [
-        run_signature(apply(recipe, {"init.refit": {"text": str(folder)}}), tmp_path)
+        run_signature(apply(recipe, {"data.text": str(folder), **asked}), tmp_path)
         for folder in folders
     ]
     assert keys[0] == keys[1] != keys[2]
+    unread = [run_signature(apply(recipe, {"data.text": str(f)}), tmp_path) for f in folders]
+    assert len(set(unread)) == 1
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_the_teacher_answers_unlabelled_text(tmp_path: Path, task: str) -> None:
+    recipe = world(tmp_path / "world", task=task)
+    settings = {"data.text": str(more_text(tmp_path / "more")), "data.text_per_language": 30}
+    record = run(apply(recipe, settings), tmp_path / "with", shared=tmp_path / "shared")
+    without = run(recipe, tmp_path / "without", shared=tmp_path / "shared")
+    assert record.costs["tokens"] > without.costs["tokens"]
+    assert record.fingerprints["data"] == without.fingerprints["data"]
+    assert not record.marks

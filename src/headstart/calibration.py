@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
 
-from headstart.console import say
 from headstart.encode import encode, pack
 from headstart.errors import HeadstartError
 from headstart.formats import READERS, read
@@ -32,41 +32,76 @@ HELD_OUT = 8  # one text of so many judges, the others are fitted to
 Rows = Sequence[str] | Sequence[Sequence[str]]
 
 
-def gather_texts(corpus: Corpus, folder: Path | None) -> dict[str, Rows]:
-    """Collect the text of every language, zero-shot ones included.
+@dataclass(frozen=True, slots=True)
+class Unlabelled:
+    """Text without labels."""
+
+    texts: Mapping[str, Rows]  # by language; texts, or lists of words when tagging
+    left_out: int = 0  # texts that stand in dev or test too
+
+    def fingerprint(self) -> str:
+        """Hash texts and their languages, as 64 hex digits."""
+        digest = hashlib.sha256()
+        for name, rows in self.texts.items():
+            digest.update(f"{name}|{len(rows)}|".encode())
+            for row in rows:
+                digest.update((row if isinstance(row, str) else " ".join(row)).encode() + b"\0")
+        return digest.hexdigest()
+
+
+def unlabelled(corpus: Corpus, folder: Path | None) -> Unlabelled:
+    """Read the unlabelled text of every language, zero-shot ones included.
 
     Args:
-        corpus: Its training rows are taken, without their labels.
-        folder: Unlabelled text besides, a file a language (`pt-PT` finds `pt.parquet`), with a
-            column `text`; None for none.
-
-    Returns:
-        Texts, or lists of words when tagging, under each language that has any.
+        corpus: Names the languages; what stands in its dev or test is left out.
+        folder: A file a language (`pt-PT` finds `pt.parquet`), with a column `text`; None for no
+            text at all.
 
     Raises:
         HeadstartError: The folder is not there, or has none of the languages.
+    """
+    if folder is None:
+        return Unlabelled({})
+    languages = (*corpus.languages, *corpus.zero_shot)
+    found = {name: _file_of(folder, name) for name in languages}
+    if not any(found.values()):
+        raise HeadstartError(
+            f"there is no text in {folder} for {', '.join(languages)}",
+            where="recipe key data.text",
+            way_out="put a file for each language there, such as sw.parquet with a column text",
+        )
+    judged = _judged(corpus)
+    kept = {name: [t for t in rows if t not in judged] for name, rows in found.items()}
+    left_out = sum(map(len, found.values())) - sum(map(len, kept.values()))
+    if corpus.task == "tagging":
+        return Unlabelled({k: [t.split() for t in v] for k, v in kept.items()}, left_out)
+    return Unlabelled(kept, left_out)
+
+
+def all_texts(corpus: Corpus, more: Unlabelled) -> dict[str, Rows]:
+    """Join the training rows, without their labels, with unlabelled text.
+
+    Returns:
+        Texts, or lists of words when tagging, under each language that has any.
     """
     train = corpus.splits["train"]
     content = train[COLUMNS[corpus.task][0]].to_pylist()
     texts: dict[str, list[Any]] = {name: [] for name in (*corpus.languages, *corpus.zero_shot)}
     for language, row in zip(train["language"].to_pylist(), content, strict=True):
         texts[language].append(row)
-    found = {name: _unlabelled(folder, name) for name in texts} if folder else {}
-    if folder and not any(found.values()):
-        raise HeadstartError(
-            f"there is no text in {folder} for {', '.join(texts)}",
-            where="recipe key init.refit.text",
-            way_out="put a file for each language there, such as sw.parquet with a column text",
-        )
-    for name, more in found.items():
-        texts[name] += [text.split() for text in more] if corpus.task == "tagging" else more
-    empty = [name for name, rows in texts.items() if not rows]
-    if empty:
-        say(f"refit sees no text of {', '.join(empty)}")
+    for name, rows in more.texts.items():
+        texts[name] += rows
     return {name: rows for name, rows in texts.items() if rows}
 
 
-def _unlabelled(folder: Path, language: str) -> list[str]:
+def _judged(corpus: Corpus) -> set[str]:
+    """Collect the texts of dev and test."""
+    column = COLUMNS[corpus.task][0]
+    rows = [row for name in ("dev", "test") for row in corpus.splits[name][column].to_pylist()]
+    return {row if isinstance(row, str) else " ".join(row) for row in rows}
+
+
+def _file_of(folder: Path, language: str) -> list[str]:
     """Read a language's file, or that of the language without its country."""
     for name in (language, language.replace("_", "-").split("-")[0]):
         for ending in READERS:
@@ -106,16 +141,6 @@ def folder_texts(folder: Path) -> dict[str, list[str]]:
             way_out="put a file for each language there, such as sw.parquet with a column text",
         )
     return {file.stem: read_texts(file) for file in files}
-
-
-def fingerprint_texts(texts: Mapping[str, Rows]) -> str:
-    """Hash texts and their languages, as 64 hex digits."""
-    digest = hashlib.sha256()
-    for name, rows in texts.items():
-        digest.update(f"{name}|{len(rows)}|".encode())
-        for row in rows:
-            digest.update((row if isinstance(row, str) else " ".join(row)).encode() + b"\0")
-    return digest.hexdigest()
 
 
 def sample_texts(

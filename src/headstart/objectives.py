@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from headstart.settings import Term
 
 
+UNLABELLED = -1  # stands where a unit has no gold label
+
+
 class Loss(Protocol):
     """Student logits, teacher logits, gold labels, temperature -> one loss for each unit."""
 
@@ -47,14 +50,14 @@ def labels(student: Tensor, teacher: Tensor, gold: Tensor, *, temperature: float
     Args:
         student: Logits, floating, shape (units, classes).
         teacher: Not read.
-        gold: Label ids, int64, shape (units,).
+        gold: Label ids, int64, shape (units,); `UNLABELLED` where there is none.
         temperature: Not read.
 
     Returns:
-        Nats for each unit, float32, shape (units,).
+        Nats for each unit, float32, shape (units,); 0 for units of unlabelled text.
     """
     del teacher, temperature
-    return F.cross_entropy(student.float(), gold, reduction="none")
+    return F.cross_entropy(student.float(), gold, reduction="none", ignore_index=UNLABELLED)
 
 
 def mse(student: Tensor, teacher: Tensor, gold: Tensor, *, temperature: float) -> Tensor:

@@ -14,7 +14,6 @@ from headstart.settings import (
     Data,
     Index,
     Part,
-    Place,
     Positive,
     RunName,
     Seed,
@@ -62,7 +61,7 @@ FINETUNE_DEFAULTS: Mapping[str, object] = {
 RESULT_VERSION = 1  # goes up when a change of code moves a result
 NOT_DECIDING = frozenset(
     {
-        "name", "arms", "grid", "baseline", "seeds", "data.folder", "init.refit.text",
+        "name", "arms", "grid", "baseline", "seeds", "data.folder", "data.text",
         "train.tracker", "train.checkpoint_minutes",
         "teacher.finetune.tracker", "teacher.finetune.checkpoint_minutes",
     }
@@ -125,10 +124,8 @@ class Student(Part):
 class Refit(Part):
     """Closed-form repair of the copied weights before training; `{}` takes the defaults."""
 
-    text: Place | None = None
-    """Folder of unlabelled text, a file a language, used besides the training text."""
     tokens: Count = 50_000
-    """How much text is looked at, in all languages together, zero-shot ones included."""
+    """How much text is looked at, in all languages together: training rows, and `data.text`."""
     ridge: Positive | Literal["auto"] = "auto"
     """Weight of the squared change; auto lets held-out text choose for each map."""
 
@@ -201,6 +198,15 @@ class Recipe(Part):
         if task is not None and wanted not in (None, task):
             raise ValueError(f"corpus {data.corpus!r} is for {wanted}, but task is {task}")
         return data
+
+    @field_validator("train")
+    @classmethod
+    def _text_has_an_answer(cls, train: Train, info: ValidationInfo) -> Train:
+        data = info.data.get("data")
+        learns = isinstance(data, Data) and data.text_per_language is not None
+        if learns and set(train.objective) == {"labels"}:
+            raise ValueError("data.text_per_language needs mse or kl in the objective")
+        return train
 
     @field_validator("init")
     @classmethod

@@ -63,16 +63,17 @@ def refit(
             where="student",
             way_out="take it from student_from, or refit a folder that headstart init wrote",
         )
-    if tokenizer is None and isinstance(teacher, PreTrainedModel):
-        raise HeadstartError(
-            "a teacher in memory does not bring its tokenizer",
-            where="tokenizer",
-            way_out="give tokenizer=, or name the teacher's folder",
-        )
-    pieces = tokenizer or checkpoint.load_tokenizer(teacher)
+    if tokenizer is None:
+        if isinstance(teacher, PreTrainedModel):
+            raise HeadstartError(
+                "a teacher in memory does not bring its tokenizer",
+                where="tokenizer",
+                way_out="give tokenizer=, or name the teacher's folder",
+            )
+        tokenizer = checkpoint.load_tokenizer(teacher)
     named = texts if isinstance(texts, Mapping) else {"": texts}
     asked = Refit(tokens=tokens, ridge="auto" if ridge is None else ridge)
-    _refit(student, teacher, selection, named, tokenizer=pieces, asked=asked, seed=seed)
+    _refit(student, teacher, selection, named, tokenizer=tokenizer, asked=asked, seed=seed)
     return student
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart import checkpoint
-from headstart.calibration import fingerprint_texts, gather_texts, sample_texts
+from headstart.calibration import all_texts, sample_texts, unlabelled
 from headstart.console import say
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
@@ -24,6 +24,7 @@ from headstart.refit import RIDGES, refit
 from headstart.results import Costs, Trained, record_of, write_predictions
 from headstart.stages import (
     RATES,
+    add_unlabelled,
     base_of,
     fingerprint_of,
     job_for,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from numpy.typing import NDArray
 
+    from headstart.calibration import Rows, Unlabelled
     from headstart.recipe import Recipe
     from headstart.ridge import Fitted
     from headstart.stages import Teacher, Text
@@ -125,8 +127,8 @@ def run_signature(recipe: Recipe, shared: Path) -> str:
     """Hash what decides a run's result: recipe, text, and the weights that it starts from."""
     corpus = load_corpus(recipe.data, recipe.task)
     extra = {"data": corpus.fingerprint}
-    if recipe.init.refit is not None:
-        extra["text"] = fingerprint_texts(gather_texts(corpus, recipe.init.refit.text))
+    if recipe.init.refit is not None or recipe.data.text_per_language is not None:
+        extra["text"] = unlabelled(corpus, recipe.data.text).fingerprint()
     base = base_of(recipe, shared)
     if recipe.teacher.model is not None:
         extra["teacher"] = fingerprint_of(recipe.teacher.model)
@@ -187,8 +189,14 @@ def _work(session: Session, key: str) -> Record:
     session.costs.teacher_seconds = teacher.seconds
     text = open_text(recipe.data, recipe.task, teacher.tokenizer)
     checkpoint.check_length(teacher.model.config.to_dict(), text.longest)
+    more = unlabelled(text.corpus, recipe.data.text)
+    if more.left_out:
+        say(f"{more.left_out:,} unlabelled texts stand in dev or test too, and are left out")
+    if recipe.data.text_per_language is not None:
+        count = recipe.data.text_per_language
+        text = add_unlabelled(text, more, teacher.tokenizer, count, seed=recipe.seed)
     answers = _answers(session, teacher, text)
-    trained = _train(session, teacher, text, answers)
+    trained = _train(session, teacher, text, answers, more)
     with session.timed("eval_seconds"):
         logits = {n: predict(trained.model, text.splits[n], accelerator) for n in ("dev", "test")}
     record = record_of(
@@ -233,7 +241,11 @@ def _answers(session: Session, teacher: Teacher, text: Text) -> dict[str, NDArra
 
 
 def _train(
-    session: Session, teacher: Teacher, text: Text, answers: Mapping[str, NDArray[np.float32]]
+    session: Session,
+    teacher: Teacher,
+    text: Text,
+    answers: Mapping[str, NDArray[np.float32]],
+    more: Unlabelled,
 ) -> Trained:
     """Make the student, judge it untrained, and train it."""
     recipe, accelerator = session.recipe, session.accelerator
@@ -248,7 +260,7 @@ def _train(
         )
     model = made.model.to(accelerator.device)
     with session.timed("refit_seconds"):
-        fitted = _refit(session, teacher, text, made)
+        fitted = _refit(session, teacher, all_texts(text.corpus, more), made)
     untrained = predict(model, text.splits["dev"], accelerator)
     step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
     job = job_for(
@@ -266,7 +278,9 @@ def _train(
     return Trained(model, made.selection, fitted, step0, trials, progress)
 
 
-def _refit(session: Session, teacher: Teacher, text: Text, made: Made) -> tuple[Fitted, ...]:
+def _refit(
+    session: Session, teacher: Teacher, texts: Mapping[str, Rows], made: Made
+) -> tuple[Fitted, ...]:
     """Repair the copied weights in closed form, where the recipe asks for it."""
     recipe, accelerator = session.recipe, session.accelerator
     if recipe.init.refit is None:
@@ -275,7 +289,7 @@ def _refit(session: Session, teacher: Teacher, text: Text, made: Made) -> tuple[
     if recipe.init.source == "base":
         aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)
     sample = sample_texts(
-        gather_texts(text.corpus, wanted.text),
+        texts,
         teacher.tokenizer,
         task=recipe.task,
         tokens=wanted.tokens,

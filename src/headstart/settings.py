@@ -123,6 +123,10 @@ class Data(Part):
     """A known corpus, `local` for a folder of your own, or a hub name with a slash."""
     folder: Place | None = None
     """Where the files are, seen from the current directory; None takes the hub's copy."""
+    text: Place | None = None
+    """Folder of unlabelled text, a file a language; refit reads it."""
+    text_per_language: Count | None = None
+    """Texts of it, zero-shot languages too, that the student learns the teacher's answers on."""
     languages: Annotated[Words, Field(min_length=1)]
     """Trained on, chosen on (dev) and tested."""
     zero_shot: Words = ()
@@ -162,6 +166,13 @@ class Data(Part):
         if folder is not None and "/" in corpus:
             raise ValueError(f"not used, since corpus {corpus!r} is on the hub; set it to 'local'")
         return folder
+
+    @field_validator("text_per_language")
+    @classmethod
+    def _text_is_there(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count is not None and info.data.get("text", "") is None:
+            raise ValueError("not used, since data.text names no folder")
+        return count
 
     @field_validator("zero_shot")
     @classmethod

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from headstart import checkpoint, packed
 from headstart.console import say
 from headstart.corpus import epoch_order, load_corpus
 from headstart.encode import encode
 from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
+from headstart.objectives import UNLABELLED
 from headstart.reader import find_folder
 from headstart.recipe import RESULT_VERSION
 from headstart.record import atomic_write
+from headstart.sources import COLUMNS
 from headstart.teacher import alone
 from headstart.train import Dev, Job
 from headstart.tune import learn
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headstart.calibration import Unlabelled
     from headstart.corpus import Corpus
     from headstart.encode import Encoded
     from headstart.recipe import Recipe
@@ -68,7 +72,8 @@ class Text:
     def floor(self) -> float:
         """Dev score of always answering the commonest class of train."""
         train, dev = self.splits["train"], self.splits["dev"]
-        commonest = np.bincount(train.words, minlength=len(self.corpus.labels)).argmax()
+        known = train.words[train.words != UNLABELLED]
+        commonest = np.bincount(known, minlength=len(self.corpus.labels)).argmax()
         always = np.zeros((len(dev.gold), len(self.corpus.labels)), np.float32)
         always[:, commonest] = 1.0
         return self.score(dev, always)
@@ -110,6 +115,35 @@ def open_text(data: Data, task: str, tokenizer: PreTrainedTokenizerBase) -> Text
         for name, table in corpus.splits.items()
     }
     return Text(corpus, splits, data)
+
+
+def add_unlabelled(
+    text: Text, more: Unlabelled, tokenizer: PreTrainedTokenizerBase, count: int, *, seed: int
+) -> Text:
+    """Put unlabelled text into train, for the teacher to answer.
+
+    Args:
+        text: A corpus, tokenized.
+        more: Texts by language.
+        tokenizer: The teacher's.
+        count: Texts of each language; one that has fewer gives all.
+        seed: Of the draw.
+    """
+    task, languages = text.corpus.task, text.languages
+    column, answer = COLUMNS[task]
+    rng = np.random.default_rng((seed, 3))
+    drawn = {
+        k: [rows[i] for i in rng.permutation(len(rows))[:count]] for k, rows in more.texts.items()
+    }
+    rows = [row for language in drawn.values() for row in language]
+    blank = [[UNLABELLED] * len(row) if task == "tagging" else UNLABELLED for row in rows]
+    names = [name for name, language in drawn.items() for _ in language]
+    train = text.corpus.splits["train"].select(["language", column, answer])
+    table = pa.concat_tables([train, pa.table([names, rows, blank], schema=train.schema)])
+    encoded = encode(
+        table, tokenizer, task=task, languages=languages, max_length=text.data.max_length
+    )
+    return replace(text, splits={**text.splits, "train": encoded})
 
 
 def job_for(
