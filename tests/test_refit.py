@@ -232,6 +232,17 @@ def test_a_student_in_training_mode_is_refitted_without_dropout() -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_bfloat16_gives_nearly_the_same() -> None:
+    found: list[float] = []
+    for bf16 in (False, True):
+        teacher, made = small("bert")
+        refit(made.model, teacher, made.selection, sample(), bf16=bf16)
+        found.append(distance(made.model, teacher))
+    teacher, made = small("bert")
+    copied = distance(made.model, teacher)
+    assert abs(found[1] - found[0]) < 0.1 * (copied - found[0])
+
+
 def test_a_base_is_the_aim_of_its_copy_and_leaves_the_head_alone(tmp_path: Path) -> None:
     base = tiny_model("bert", "none")
     save_model(base, None, tmp_path)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from headstart.selection import Selection
     from headstart.walk import Read
 
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ def refit(
     *,
     ridges: Sequence[float] = RIDGES,
     accelerator: Accelerator | None = None,
+    bf16: bool = False,
 ) -> tuple[Fitted, ...]:
     """Refit a student in place.
 
@@ -83,6 +84,7 @@ def refit(
         ridges: Candidates for the weight of the squared change, in units of the mean square of
             a map's inputs; held-out text chooses for each map.
         accelerator: Knows the processes that share the text; None for one process.
+        bf16: Whether matrix products of the two models run in bfloat16.
 
     Returns:
         What became of each map and norm, in the order of the forward pass.
@@ -105,7 +107,7 @@ def refit(
         parts = tuple(part[rank::world] for part in parts)
         add = partial(cast("Callable[[Tensor], Tensor]", accelerator.reduce))
     mine = replace(sample, fit=parts[0], held_out=parts[1])
-    return tuple(_Refit(student, teacher, selection, mine, tuple(ridges), add).run())
+    return tuple(_Refit(student, teacher, selection, mine, tuple(ridges), add, bf16=bf16).run())
 
 
 def _alone(sums: Tensor) -> Tensor:
@@ -123,7 +125,10 @@ class _Refit:
         sample: Sample,
         ridges: tuple[float, ...],
         add: Callable[[Tensor], Tensor],
+        *,
+        bf16: bool,
     ) -> None:
+        self.bf16 = bf16
         opened = open_model(student)
         self.family, self.head = opened.family, opened.head
         self.selection, self.sample, self.ridges, self.add = selection, sample, ridges, add
@@ -139,7 +144,7 @@ class _Refit:
         prefix = prefix_of(self.family, head)
         layers = shape_of(self.family, model.config.to_dict()).layers
         paths = [self.family.flow.block.format(p=prefix, i=i) for i in range(layers)]
-        return Side(Walk(model, paths), head, prefix, batches)
+        return Side(Walk(model, paths, bf16=self.bf16), head, prefix, batches)
 
     def run(self) -> list[Fitted]:
         """Go from the embeddings to the head."""

@@ -12,6 +12,7 @@ from headstart import checkpoint
 from headstart.calibration import folder_texts, sample_texts
 from headstart.errors import HeadstartError
 from headstart.layout import shape_of
+from headstart.prepare import choose_precision, has_fast_bf16
 from headstart.reader import open_model
 from headstart.recipe import Refit
 from headstart.refit import RIDGES
@@ -20,10 +21,15 @@ from headstart.selection import Selection
 from headstart.student import SELECTION
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
+    from headstart.calibration import Rows
     from headstart.reader import Named
+    from headstart.recipe import Recipe
     from headstart.ridge import Fitted
+    from headstart.stages import Teacher
+    from headstart.student import Made
 
 MAX_LENGTH = 128  # pieces of the longest text; what is beyond is cut off
 
@@ -118,6 +124,49 @@ def refit_folder(
     return done
 
 
+def refit_run(
+    recipe: Recipe,
+    teacher: Teacher,
+    texts: Mapping[str, Rows],
+    made: Made,
+    accelerator: Accelerator,
+) -> tuple[Fitted, ...]:
+    """Repair the student of a run, where its recipe asks for it.
+
+    Args:
+        recipe: Says how, and with which seed.
+        teacher: What the student is refitted toward; its base, if that is what was copied.
+        texts: By language.
+        made: The student; changed in place.
+        accelerator: Device and processes.
+
+    Returns:
+        What became of each map and norm; nothing where no refit is asked for.
+    """
+    asked, aim = recipe.init.refit, teacher.model
+    if asked is None:
+        return ()
+    if recipe.init.source == "base":
+        aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)
+    sample = sample_texts(
+        texts,
+        teacher.tokenizer,
+        task=recipe.task,
+        tokens=asked.tokens,
+        max_length=recipe.data.max_length,
+        seed=recipe.seed,
+    )
+    return refit_model(
+        made.model,
+        aim,
+        made.selection,
+        sample,
+        ridges=RIDGES if asked.ridge == "auto" else (asked.ridge,),
+        accelerator=accelerator,
+        bf16=choose_precision(recipe.train, accelerator) == "bf16",
+    )
+
+
 def _refit(
     student: PreTrainedModel,
     teacher: PreTrainedModel | Named,
@@ -149,4 +198,5 @@ def _refit(
     if not isinstance(teacher, PreTrainedModel):
         teacher = checkpoint.load_model(teacher, task=opened.head)
     ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
-    return refit_model(student, teacher, selection, sample, ridges=ridges)
+    bf16 = has_fast_bf16(student.device.type)
+    return refit_model(student, teacher, selection, sample, ridges=ridges, bf16=bf16)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart import checkpoint
-from headstart.calibration import all_texts, sample_texts, unlabelled
+from headstart.calibration import all_texts, unlabelled
 from headstart.console import say
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
@@ -20,7 +20,7 @@ from headstart.objectives import needs_teacher
 from headstart.plan import estimate
 from headstart.prepare import open_accelerator
 from headstart.record import Record, atomic_write, read_record, remarks
-from headstart.refit import RIDGES, refit
+from headstart.repair import refit_run
 from headstart.results import Costs, Trained, record_of, write_predictions
 from headstart.stages import (
     RATES,
@@ -43,11 +43,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from numpy.typing import NDArray
 
-    from headstart.calibration import Rows, Unlabelled
+    from headstart.calibration import Unlabelled
     from headstart.recipe import Recipe
-    from headstart.ridge import Fitted
     from headstart.stages import Teacher, Text
-    from headstart.student import Made
 
 
 def run(
@@ -260,7 +258,7 @@ def _train(
         )
     model = made.model.to(accelerator.device)
     with session.timed("refit_seconds"):
-        fitted = _refit(session, teacher, all_texts(text.corpus, more), made)
+        fitted = refit_run(recipe, teacher, all_texts(text.corpus, more), made, accelerator)
     untrained = predict(model, text.splits["dev"], accelerator)
     step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
     job = job_for(
@@ -276,25 +274,3 @@ def _train(
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
     return Trained(model, made.selection, fitted, step0, trials, progress)
-
-
-def _refit(
-    session: Session, teacher: Teacher, texts: Mapping[str, Rows], made: Made
-) -> tuple[Fitted, ...]:
-    """Repair the copied weights in closed form, where the recipe asks for it."""
-    recipe, accelerator = session.recipe, session.accelerator
-    if recipe.init.refit is None:
-        return ()
-    wanted, aim = recipe.init.refit, teacher.model
-    if recipe.init.source == "base":
-        aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)
-    sample = sample_texts(
-        texts,
-        teacher.tokenizer,
-        task=recipe.task,
-        tokens=wanted.tokens,
-        max_length=recipe.data.max_length,
-        seed=recipe.seed,
-    )
-    ridges = RIDGES if wanted.ridge == "auto" else (wanted.ridge,)
-    return refit(made.model, aim, made.selection, sample, ridges=ridges, accelerator=accelerator)

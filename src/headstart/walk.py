@@ -37,11 +37,13 @@ class Walk:
     Args:
         model: In evaluation mode.
         blocks: Paths of its layers, in order.
+        bf16: Whether matrix products run in bfloat16; what is read is at least single precision.
     """
 
-    def __init__(self, model: nn.Module, blocks: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, blocks: Sequence[str], *, bf16: bool = False) -> None:
         """Find the layers."""
         self.model = model
+        self.bf16 = bf16
         self.modules = dict(model.named_modules())
         self.blocks = [self.modules[path] for path in blocks]
         self.gives_tuple = False  # some families' layers return more than the stream
@@ -77,6 +79,8 @@ class Walk:
                 stack.callback(self._hook(until, _halt).remove)
             if stop is not None:
                 stack.callback(self.blocks[stop].register_forward_hook(_halt).remove)
+            kind = next(iter(inputs.values())).device.type
+            stack.enter_context(torch.autocast(kind, torch.bfloat16, enabled=self.bf16))
             with suppress(_ReachedError):
                 self.model(**inputs)
         return found
@@ -89,7 +93,7 @@ class Walk:
 
         def keep(_module: nn.Module, _args: object, output: object) -> None:
             self.gives_tuple = isinstance(output, tuple)
-            kept.append(_first(output))
+            kept.append(_wide(_first(output)))
 
         handle = self.blocks[stop].register_forward_hook(keep)
         try:
@@ -101,8 +105,8 @@ class Walk:
     def _hook(self, tap: Tap, see: Callable[[Tensor], None]) -> RemovableHandle:
         module = self.modules[tap.path]
         if tap.side == "input":
-            return module.register_forward_pre_hook(lambda _m, args: see(args[0]))
-        return module.register_forward_hook(lambda _m, _a, output: see(_first(output)))
+            return module.register_forward_pre_hook(lambda _m, args: see(_wide(args[0])))
+        return module.register_forward_hook(lambda _m, _a, output: see(_wide(_first(output))))
 
     @contextmanager
     def _skipping(self, start: int, state: Tensor) -> Generator[None]:
@@ -129,6 +133,10 @@ def _halt(*_: object) -> None:
 
 def _first(output: object) -> Tensor:
     return cast("Tensor", output[0] if isinstance(output, tuple) else output)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 class Scratch:
