@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headstart.errors import HeadstartError
-from headstart.objectives import OBJECTIVES, UNLABELLED, needs_teacher, weighted
+from headstart.objectives import FEATURES, OBJECTIVES, UNLABELLED, needs_teacher, weighted
 from headstart.settings import OBJECTIVES as KNOWN
 from headstart.settings import Term
 
@@ -30,7 +30,7 @@ def _total(name: str, temperature: float = 1.0) -> Total:
 
 
 def test_recipes_know_the_table() -> None:
-    assert tuple(OBJECTIVES) == KNOWN
+    assert (*OBJECTIVES, *FEATURES) == KNOWN
 
 
 def law_zero_at_the_teacher(loss: Total) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from headstart.checking import apply, known_keys
 from headstart.errors import HeadstartError
 from headstart.loading import load_recipe
-from headstart.objectives import OBJECTIVES
+from headstart.objectives import FEATURES, OBJECTIVES
 from headstart.recipe import RULES, Recipe, Teacher, Term, Train
 from headstart.settings import CORPUS_TASKS, SOFTENED
 from headstart.settings import OBJECTIVES as KNOWN_OBJECTIVES
@@ -48,7 +48,7 @@ def test_names_are_those_of_the_tables() -> None:
     assert {name: set(known) for name, known in RULES.items()} == {
         name: set(table) for name, table in tables.items()
     }
-    assert set(KNOWN_OBJECTIVES) == set(OBJECTIVES)
+    assert set(KNOWN_OBJECTIVES) == {*OBJECTIVES, *FEATURES}
     tasks = {name: source.task for name, source in sources.CORPORA.items()}
     assert tasks | {"local": None} == CORPUS_TASKS
 

@@ -14,9 +14,11 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from headstart.checking import apply
 from headstart.errors import HeadstartError
+from headstart.recipe import Term
 from headstart.record import Record, read_record
 from headstart.run import run, run_signature
 from headstart.selection import Selection
+from headstart.steps import distil
 from headstart.student import make_student
 from world import LABELS, ROWS, world, write_base
 
@@ -281,3 +283,30 @@ def test_the_teacher_answers_unlabelled_text(tmp_path: Path, task: str) -> None:
     assert record.costs["tokens"] > without.costs["tokens"]
     assert record.fingerprints["data"] == without.fingerprints["data"]
     assert not record.marks
+
+
+def test_features_train_a_run_and_a_student_on_disk(
+    recipe: Recipe, out: Path, tmp_path: Path
+) -> None:
+    asked = {"train.objective": {"labels": 1.0, "hidden": 1.0, "relation": 0.5}}
+    record = run(apply(recipe, asked), tmp_path / "run", shared=out)
+    assert record.objective == "labels+hidden+relation"
+    assert not record.marks
+    (teacher,) = (out / "teachers").glob("*/model")
+    train = recipe.train.model_copy(
+        update={"objective": {"hidden": Term(weight=1.0)}, "max_steps": 2}
+    )
+    student = str(tmp_path / "run" / "student")
+    distil(
+        student, str(teacher), tmp_path / "more", task=recipe.task, data=recipe.data, train=train
+    )
+    (tmp_path / "run" / "student" / "selection.json").unlink()
+    with pytest.raises(HeadstartError, match=r"no selection\.json"):
+        distil(
+            student,
+            str(teacher),
+            tmp_path / "none",
+            task=recipe.task,
+            data=recipe.data,
+            train=train,
+        )

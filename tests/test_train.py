@@ -298,9 +298,10 @@ def test_batches_keep_to_the_budget_and_lose_nothing() -> None:
     assert max(len(b) * int(lengths[b].max()) for b in batches) <= 200
 
 
-def test_an_objective_without_its_teacher_is_refused(accelerator: Accelerator) -> None:
-    with pytest.raises(HeadstartError, match="mse needs a teacher's logits"):
-        job(drawn(), accelerator, objective={"mse": 1.0})
+@pytest.mark.parametrize("name", ["mse", "kl", "hidden", "relation"])
+def test_an_objective_without_its_teacher_is_refused(accelerator: Accelerator, name: str) -> None:
+    with pytest.raises(HeadstartError, match=f"{name} needs a teacher"):
+        fit(tiny_model("bert"), job(drawn(), accelerator, objective={name: 1.0}))
 
 
 def _rigged(

@@ -109,9 +109,17 @@ OBJECTIVES: Mapping[str, Objective] = {
 }
 
 
+FEATURES = ("hidden", "relation")  # objectives that read the teacher at work, see `features`
+
+
 def needs_teacher(terms: Mapping[str, Term]) -> bool:
     """Whether any term of the sum reads the teacher's logits."""
-    return any(OBJECTIVES[name].needs_teacher for name in terms)
+    return any(OBJECTIVES[name].needs_teacher for name in terms if name in OBJECTIVES)
+
+
+def needs_features(terms: Mapping[str, Term]) -> bool:
+    """Whether any term of the sum reads what is inside the teacher."""
+    return any(name in FEATURES for name in terms)
 
 
 def weighted(
@@ -120,7 +128,7 @@ def weighted(
     """Add up the weighted objectives, one value for each unit.
 
     Args:
-        terms: Weight and temperature under names of `OBJECTIVES`.
+        terms: Weight and temperature under names of `OBJECTIVES`; `FEATURES` are left out.
         student: Logits, shape (units, classes).
         teacher: Logits, same shape; None where no term needs them.
         gold: Label ids, int64, shape (units,).
@@ -141,8 +149,9 @@ def weighted(
     parts = [
         term.weight * OBJECTIVES[name].loss(student, target, gold, temperature=term.temperature)
         for name, term in terms.items()
+        if name in OBJECTIVES
     ]
-    total = parts[0]
+    total = parts[0] if parts else student.float().sum(-1) * 0.0
     for part in parts[1:]:
         total = total + part
     return total

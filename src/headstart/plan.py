@@ -11,6 +11,7 @@ import torch
 
 from headstart.families import family_of
 from headstart.layout import count_parameters, shape_of, student_changes
+from headstart.objectives import needs_features
 from headstart.reader import read_config
 from headstart.rules import choose, student_shape
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 BYTES = 4  # of a parameter in single precision
 # Share of the bare matrix rate that training reaches, measured on two cores: see docs/log.md.
 EFFICIENCY = 0.5
+# Forward passes of both models that a refit costs, its normal equations counted in.
+REFIT_PASSES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +139,24 @@ def seconds_for(
         teachers: 1 where the teacher is yet to be fine-tuned and asked, otherwise 0.
 
     Returns:
-        Seconds under teacher, `teacher pass`, student and evaluation.
+        Seconds under teacher, `teacher pass`, refit, student and evaluation.
     """
     rate = matrix_rate() * EFFICIENCY
     pieces = {name: int(split.lengths.sum()) for name, split in text.splits.items()}
+    more_text = (recipe.data.text_per_language or 0) * len(text.languages)
+    pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
     teacher, student = (2 * _inner(size.parameters) / rate for size in sizes)
     more = (recipe.teacher.examples_per_language or 0) / (recipe.data.examples_per_language or 1)
     tuned = recipe.teacher.finetune
     fitting = _passes(tuned, pieces["train"] * max(more, 1)) * 3 * teacher
     judging = _judgements(tuned, pieces["train"]) * pieces["dev"]
+    step = 3 * student + (teacher if needs_features(recipe.train.objective) else 0.0)
+    seen = recipe.init.refit.tokens if recipe.init.refit else 0
     return {
         "teacher": 0.0 if recipe.teacher.model else teachers * (fitting + judging * teacher),
         "teacher pass": teachers * sum(pieces.values()) * teacher,
-        "student": _passes(recipe.train, pieces["train"]) * 3 * student
+        "refit": seen * REFIT_PASSES * (teacher + student),
+        "student": _passes(recipe.train, pieces["train"]) * step
         + _judgements(recipe.train, pieces["train"]) * pieces["dev"] * student,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
     }

@@ -20,6 +20,7 @@ from headstart.errors import HeadstartError
 from headstart.families import family_of
 from headstart.fitting import Fit, fit
 from headstart.layout import ARCHITECTURES, Family, Head
+from headstart.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -215,6 +216,22 @@ def _fetch(name: str, patterns: list[str]) -> Path:
 def first_line(fault: Exception) -> str:
     """Give the gist of another library's error."""
     return next(iter(str(fault).splitlines()), type(fault).__name__)
+
+
+def read_selection(folder: Named) -> Selection:
+    """Read what a student on disk keeps of its teacher.
+
+    Raises:
+        HeadstartError: The folder does not say.
+    """
+    place = Path(folder) / "selection.json"
+    if not place.exists():
+        raise HeadstartError(
+            "the folder has no selection.json",
+            where=str(folder),
+            way_out="name a student that headstart made",
+        )
+    return Selection.from_json(place.read_text(encoding="utf-8"))
 
 
 def fit_base(base: Opened, teacher: Opened, head: Head) -> Fit:

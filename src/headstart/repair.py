@@ -13,7 +13,7 @@ from headstart.calibration import folder_texts, sample_texts
 from headstart.errors import HeadstartError
 from headstart.layout import shape_of
 from headstart.prepare import choose_precision, has_fast_bf16
-from headstart.reader import open_model
+from headstart.reader import open_model, read_selection
 from headstart.recipe import Refit
 from headstart.refit import RIDGES
 from headstart.refit import refit as refit_model
@@ -102,20 +102,13 @@ def refit_folder(
     Raises:
         HeadstartError: As `refit`; or the folder is taken.
     """
-    place, out = Path(student) / "selection.json", Path(out)
-    if not place.exists():
-        raise HeadstartError(
-            "the folder has no selection.json",
-            where=student,
-            way_out="name a student that headstart init wrote",
-        )
+    selection, out = read_selection(student), Path(out)
     if out.exists() and any(out.iterdir()):
         raise HeadstartError(
             "the folder holds something already",
             where=str(out),
             way_out="choose a new or an empty folder",
         )
-    selection = Selection.from_json(place.read_text(encoding="utf-8"))
     tokenizer = checkpoint.load_tokenizer(student)
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,9 @@ from headstart.console import say
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.evaluate import predict, score_languages
+from headstart.features import Features
 from headstart.loading import expand, load_recipe, signature, to_yaml
-from headstart.objectives import needs_teacher
+from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import estimate
 from headstart.prepare import open_accelerator
 from headstart.record import Record, atomic_write, read_record, remarks
@@ -269,6 +270,9 @@ def _train(
         teacher=answers.get("train"),
         folder=session.out / "state",
     )
+    if needs_features(recipe.train.objective):
+        features = Features(teacher.model, made.selection, recipe.train.objective)
+        job = replace(job, features=features)
     with session.timed("train_seconds"):
         progress, trials = learn(model, job, RATES[recipe.init.source], floor=text.floor)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)

@@ -31,7 +31,7 @@ CORPUS_TASKS: Mapping[str, Task | None] = {
     "quickstart": "classification",
     "local": None,
 }
-OBJECTIVES = ("labels", "mse", "kl")
+OBJECTIVES = ("labels", "mse", "kl", "hidden", "relation")
 SOFTENED = ("kl",)  # the objectives that read a temperature
 
 Item = TypeVar("Item", str, int)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,13 +12,13 @@ from headstart import checkpoint
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError, combine
 from headstart.evaluate import predict, score_languages
+from headstart.features import Features
 from headstart.loading import expand
-from headstart.objectives import needs_teacher
+from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, estimate, plan_sizes
 from headstart.prepare import open_accelerator
-from headstart.reader import read_config
+from headstart.reader import read_config, read_selection
 from headstart.stages import RATES, base_of, job_for, open_text
-from headstart.teacher import teacher_pass
 from headstart.tune import learn
 
 if TYPE_CHECKING:
@@ -104,24 +104,19 @@ def distil(
     tokenizer = checkpoint.load_tokenizer(teacher)
     _check_tokenizers(student, teacher)
     text = open_text(data, task, tokenizer)
-    asks = needs_teacher(train.objective)
-    for named in (student, teacher) if asks else (student,):
+    looks = needs_features(train.objective)
+    selection = read_selection(student) if looks else None
+    for named in (student, teacher):
         _check_lengths(text, named)
     model = checkpoint.load_model(student, task=task, labels=text.corpus.labels)
+    asked = checkpoint.load_model(teacher, task=task, labels=text.corpus.labels)
     logits = None
-    if asks:
-        asked = checkpoint.load_model(teacher, task=task, labels=text.corpus.labels)
-        weights = checkpoint.weights_fingerprint(asked)
-        with TemporaryDirectory() as folder:
-            logits = teacher_pass(
-                asked.to(accelerator.device),
-                text.splits["train"],
-                Path(folder),
-                weights=weights,
-                accelerator=accelerator,
-            ).logits
-            logits = logits[:]  # the folder goes, the answers stay
+    if needs_teacher(train.objective):
+        logits = predict(asked.to(accelerator.device), text.splits["train"], accelerator)
     job = job_for(text, train, accelerator, seed=seed, teacher=logits)
+    if selection is not None:
+        asked = asked.to(accelerator.device)
+        job = replace(job, features=Features(asked, selection, train.objective))
     accelerator.init_trackers("tracker")
     progress, _ = learn(model.to(accelerator.device), job, RATES["teacher"], floor=text.floor)
     if accelerator.is_main_process:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -18,7 +19,7 @@ import torch
 from headstart.console import track
 from headstart.encode import collate, pack, unit_logits
 from headstart.errors import HeadstartError
-from headstart.objectives import needs_teacher, weighted
+from headstart.objectives import needs_features, needs_teacher, weighted
 from headstart.prepare import choose_precision, first_says, optimizer_for, rate_at, trainable
 from headstart.state import load_state, save_state
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headstart.encode import Encoded
+    from headstart.features import Bound, Features
     from headstart.settings import Train
 
     Ints = NDArray[np.int64]
@@ -56,19 +58,9 @@ class Job:
     learning_rate: float
     seed: int
     teacher: NDArray[np.float32] | None = None  # logits, (units, classes)
+    features: Features | None = None  # the teacher at work
     folder: Path | None = None  # where the state is kept for resuming
     label: str = "training"
-
-    def __post_init__(self) -> None:
-        """Refuse an objective that has nothing to read."""
-        if needs_teacher(self.settings.objective) and self.teacher is None:
-            raise HeadstartError(
-                "the objective "
-                + " + ".join(self.settings.objective)
-                + " needs a teacher's logits",
-                where="train.objective",
-                way_out="name a teacher, or use labels alone",
-            )
 
 
 @dataclass(slots=True)
@@ -111,7 +103,12 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
 
     Returns:
         The curve, and what it cost.
+
+    Raises:
+        HeadstartError: The objective reads a teacher that is not there, or the state that lies
+            in the folder was left by other processes.
     """
+    _check_teacher(job)
     torch.manual_seed(job.seed + job.accelerator.process_index)
     pieces = torch.from_numpy(np.unique(np.append(job.data.ids, job.data.pad_id)).astype(np.int64))
     with trainable(model, job.settings, pieces):
@@ -124,13 +121,26 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
             _check_processes(progress, job.accelerator, job.folder)
         progress.precision = progress.precision or choose_precision(job.settings, job.accelerator)
         try:
-            _loop(model, optimizer, job, progress, learned, best)
+            bound = None if job.features is None else job.features.bind(model)
+            _loop(model, optimizer, job, progress, learned, best, bound)
         finally:
             job.accelerator.free_memory()  # it holds on to all that it prepared
         with torch.no_grad():
             for name, parameter in learned.items():
                 parameter.copy_(best[name])
     return progress
+
+
+def _check_teacher(job: Job) -> None:
+    """Refuse an objective that has nothing to read."""
+    terms = job.settings.objective
+    lacks_logits = needs_teacher(terms) and job.teacher is None
+    if lacks_logits or (needs_features(terms) and job.features is None):
+        raise HeadstartError(
+            f"the objective {' + '.join(terms)} needs a teacher",
+            where="train.objective",
+            way_out="name a teacher, or use labels alone",
+        )
 
 
 def _check_processes(progress: Progress, accelerator: Accelerator, folder: Path) -> None:
@@ -154,6 +164,7 @@ def _loop(
     progress: Progress,
     learned: Mapping[str, Tensor],
     best: dict[str, Tensor],
+    bound: Bound | None,
 ) -> None:
     """Step, evaluate, keep the best, until the ceiling is met or dev has stopped rising."""
     settings, total = job.settings, total_steps(job)
@@ -169,7 +180,7 @@ def _loop(
             rate = job.learning_rate * rate_at(progress.step, total, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            progress.loss_sum += _step(wrapped, running, job, index, bf16=bf16)
+            progress.loss_sum += _step(wrapped, running, job, index, bound, bf16=bf16)
             progress.step += 1
             progress.tokens += int(job.data.lengths[index].sum())
             now = time.perf_counter()
@@ -197,6 +208,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
     job: Job,
     index: Ints,
+    bound: Bound | None,
     *,
     bf16: bool,
 ) -> float:
@@ -207,7 +219,10 @@ def _step(
     idle = len(share) == 0  # fewer examples than processes: join in with a loss of zero
     batch = collate(job.data, index[:1] if idle else share, device=accelerator.device)
     kind = accelerator.device.type
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
+    with (
+        torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16),
+        nullcontext({}) if bound is None else bound.watch() as seen,
+    ):
         logits = unit_logits(model(**batch.inputs).logits, batch)
     target = None
     if job.teacher is not None:
@@ -216,6 +231,9 @@ def _step(
     starts = job.data.unit_starts
     units = max(int((starts[index + 1] - starts[index]).sum()), 1)  # of all processes
     loss = losses.sum() * (0.0 if idle else world / units)  # processes' gradients are averaged
+    if bound is not None:
+        tokens = int(job.data.lengths[index].sum())
+        loss = loss + bound.loss(seen, batch) * (0.0 if idle else world / tokens)
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
     accelerator.clip_grad_norm_(model.parameters(), job.settings.clip)

@@ -69,12 +69,10 @@ class Walk:
             stop: The layer after whose run nothing more is done; None for the head, too.
             until: Where to stop before that.
         """
-        found: Read = {tap: [] for tap in taps}
         with ExitStack() as stack:
             if start > 0:
                 stack.enter_context(self._skipping(start, cast("Tensor", state)))
-            for tap in taps:
-                stack.callback(self._hook(tap, found[tap].append).remove)
+            found = stack.enter_context(self.watching(taps))
             if until is not None:
                 stack.callback(self._hook(until, _halt).remove)
             if stop is not None:
@@ -84,6 +82,15 @@ class Walk:
             with suppress(_ReachedError):
                 self.model(**inputs)
         return found
+
+    @contextmanager
+    def watching(self, taps: Sequence[Tap]) -> Generator[Read]:
+        """Read activations of whatever forward passes a block makes."""
+        found: Read = {tap: [] for tap in taps}
+        with ExitStack() as stack:
+            for tap in taps:
+                stack.callback(self._hook(tap, found[tap].append).remove)
+            yield found
 
     def advance(
         self, inputs: Mapping[str, Tensor], *, start: int, stop: int, state: Tensor | None

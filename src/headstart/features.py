@@ -1,0 +1,167 @@
+"""What the student learns inside: the teacher's states and relations, from the teacher at work.
+
+Copying makes both free of anything to learn: the student's channels and layers are some of the
+teacher's own, by the selection's numbers.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from headstart.assembly import prefix_of
+from headstart.flow import Solve, Tap, out_of
+from headstart.layout import shape_of
+from headstart.objectives import FEATURES
+from headstart.reader import open_model
+from headstart.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from headstart.encode import Batch
+    from headstart.selection import Selection
+    from headstart.settings import Term
+    from headstart.walk import Read
+
+PARTS = 3  # queries, keys and values of a layer
+
+
+def hidden(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance between states, mean over channels.
+
+    Args:
+        student: Shape (tokens, channels).
+        teacher: Same shape, the kept channels; receives no gradient.
+
+    Returns:
+        For each token, float32, shape (tokens,), >= 0; 0 where the two agree.
+
+    Source:
+        Jiao et al. (2020), arXiv:1909.10351, equation 8, with the identity for its learned map.
+    """
+    return (student.float() - teacher.detach().float()).square().mean(dim=-1)
+
+
+def relation(student: Tensor, teacher: Tensor, mask: Tensor, *, heads: int) -> Tensor:
+    """How far the student's relations between tokens lie from the teacher's: KL(teacher ‖ student).
+
+    Args:
+        student: Queries, keys or values, shape (examples, positions, width).
+        teacher: The same of the teacher, of any width; receives no gradient.
+        mask: True on tokens, shape (examples, positions).
+        heads: Relation heads; both widths are multiples of it.
+
+    Returns:
+        Nats for each token, mean over heads, float32, shape (tokens,), >= 0.
+
+    Source:
+        Wang et al. (2021), arXiv:2012.15828, section 3.1.
+    """
+
+    def relations(states: Tensor) -> Tensor:
+        parts = states.float().unflatten(-1, (heads, -1)).transpose(1, 2)
+        scores = parts @ parts.transpose(-1, -2) / parts.shape[-1] ** 0.5
+        return F.log_softmax(scores.masked_fill(~mask[:, None, None, :], -1e9), dim=-1)
+
+    far = F.kl_div(relations(student), relations(teacher.detach()), log_target=True,
+                   reduction="none")  # fmt: skip
+    return far.sum(-1).mean(1)[mask]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What to compare a student with, besides logits.
+
+    Args:
+        teacher: In evaluation mode; it reads every batch that the student reads.
+        selection: What the student keeps of it.
+        terms: The whole objective; terms that read logits are not looked at here.
+    """
+
+    teacher: PreTrainedModel
+    selection: Selection
+    terms: Mapping[str, Term]
+
+    def bind(self, student: PreTrainedModel) -> Bound:
+        """Find the places to compare in both models."""
+        return Bound(self, student)
+
+
+class Bound:
+    """Features of one student in training."""
+
+    def __init__(self, features: Features, student: PreTrainedModel) -> None:
+        """Find the places to compare in both models."""
+        opened = open_model(student)
+        family, selection = opened.family, features.selection
+        self.weights = {name: t.weight for name, t in features.terms.items() if name in FEATURES}
+        self.heads = shape_of(family, opened.plain).heads
+        last = len(selection.layers) - 1
+
+        def taps(model: nn.Module, head: str, layers: tuple[int, ...]) -> tuple[Walk, Places]:
+            prefix = prefix_of(family, head)  # pyright: ignore[reportArgumentType]
+            blocks = [out_of(family.flow.block).at(prefix, layer) for layer in layers]
+            step = next(s for s in family.flow.layer if isinstance(s, Solve))
+            maps = [out_of(path).at(prefix, layers[last]) for path in step.maps]
+            return Walk(model, [tap.path for tap in blocks]), Places(blocks, maps)
+
+        self.student, self.ours = taps(student, opened.head, tuple(range(last + 1)))
+        theirs = open_model(features.teacher)
+        self.teacher, self.theirs = taps(features.teacher, theirs.head, selection.layers)
+        self.kept = torch.tensor(selection.hidden, device=student.device)
+
+    @contextmanager
+    def watch(self) -> Generator[Read]:
+        """Read the student's places while a block runs."""
+        with self.student.watching(self.ours.taps(self.weights)) as found:
+            yield found
+
+    def loss(self, found: Read, batch: Batch) -> Tensor:
+        """Give the weighted sum of the feature losses, summed over the batch's tokens."""
+        there = self.teacher.read(
+            batch.inputs, self.theirs.taps(self.weights), stop=len(self.teacher.blocks) - 1
+        )
+        mask = batch.inputs["attention_mask"].bool()
+        parts: list[Tensor] = []
+        if "hidden" in self.weights:
+            pairs = zip(self.ours.blocks, self.theirs.blocks, strict=True)
+            far = [self._states(found[a][0], there[b][0], mask) for a, b in pairs]
+            parts.append(self.weights["hidden"] * torch.stack(far).mean())
+        if "relation" in self.weights:
+            pairs = zip(self.ours.maps, self.theirs.maps, strict=True)
+            far = [self._relations(found[a][0], there[b][0], mask) for a, b in pairs]
+            parts.append(self.weights["relation"] * torch.stack(far).sum() / PARTS)
+        return torch.stack(parts).sum()
+
+    def _states(self, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
+        theirs = theirs.clone()[mask]  # what was read in inference mode cannot enter a gradient
+        return hidden(ours[mask], theirs[:, self.kept]).sum()
+
+    def _relations(self, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
+        count = PARTS // len(self.ours.maps)  # a fused map gives all three
+        pairs = zip(ours.chunk(count, -1), theirs.clone().chunk(count, -1), strict=True)
+        return torch.stack([relation(a, b, mask, heads=self.heads).sum() for a, b in pairs]).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where features are read in one model: after each layer, and in the last kept layer."""
+
+    blocks: list[Tap]
+    maps: list[Tap]
+
+    def taps(self, terms: Mapping[str, float]) -> list[Tap]:
+        """List what some terms need."""
+        return [
+            *(self.blocks if "hidden" in terms else ()),
+            *(self.maps if "relation" in terms else ()),
+        ]

@@ -1,0 +1,141 @@
+"""What is compared inside the models: zero at the teacher, the same for any padding and split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.encode import collate
+from headstart.features import Features, hidden, relation
+from headstart.flow import Solve
+from headstart.objectives import FEATURES
+from headstart.prepare import open_accelerator
+from headstart.settings import Term
+from headstart.student import make_selected, make_student
+from headstart.train import fit
+from test_laws import reordered, selection_of
+from test_refit import text
+from test_train import drawn, job
+from tiny import VARIANTS, tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel
+
+    from headstart.features import Bound
+    from headstart.selection import Selection
+
+BOTH = {"hidden": Term(weight=0.5), "relation": Term(weight=2.0)}
+
+
+def loss_of(
+    student: PreTrainedModel, bound: Bound, index: np.ndarray, *, longest: int | None = None
+) -> float:
+    batch = collate(text(), index)
+    if longest is not None:
+        wide = {
+            k: torch.nn.functional.pad(v, (0, longest - v.shape[1]))
+            for k, v in batch.inputs.items()
+        }
+        batch = replace(batch, inputs=wide)
+    with torch.no_grad(), bound.watch() as seen:
+        student(**batch.inputs)
+    return float(bound.loss(seen, batch))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_full_copy_has_no_loss(variant: str) -> None:
+    teacher = tiny_model(variant)
+    made = make_student(teacher)
+    bound = Features(teacher, made.selection, BOTH).bind(made.model)
+    assert loss_of(made.model, bound, np.arange(9)) == 0.0
+
+
+def law_a_reordered_copy_has_no_loss(
+    variant: str, told: Callable[[Selection], Selection] = lambda chosen: chosen
+) -> None:
+    rotary = variant.startswith("modernbert")
+    teacher = tiny_model(variant).double()
+    chosen = reordered(selection_of(teacher), inside_heads=not rotary)
+    student = make_selected(teacher, chosen).model.double()
+    bound = Features(teacher, told(chosen), {"hidden": Term()}).bind(student)
+    assert loss_of(student, bound, np.arange(9)) < 1e-6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_reordered_copy_has_no_loss(variant: str) -> None:
+    law_a_reordered_copy_has_no_loss(variant)
+
+
+@pytest.mark.parametrize("variant", ["bert", "modernbert"])
+def test_the_law_of_reordered_copies_has_teeth(variant: str) -> None:
+    with pytest.raises(AssertionError):
+        law_a_reordered_copy_has_no_loss(variant, lambda s: replace(s, hidden=s.hidden[::-1]))
+    with pytest.raises(AssertionError):
+        law_a_reordered_copy_has_no_loss(variant, lambda s: replace(s, layers=(0, 2, 1, 3)))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", FEATURES)
+def test_neither_padding_nor_the_split_changes_it(variant: str, name: str) -> None:
+    teacher = tiny_model(variant)
+    made = make_student(teacher, shape={"layers": 2, "hidden": 16, "ffn": 20})
+    bound = Features(teacher, made.selection, {name: Term()}).bind(made.model)
+    index = np.arange(12)
+    whole = loss_of(made.model, bound, index)
+    assert whole > 0.1
+    parts = sum(loss_of(made.model, bound, part) for part in (index[:1], index[1:5], index[5:]))
+    assert parts == pytest.approx(whole, rel=1e-4)
+    assert loss_of(made.model, bound, index, longest=20) == pytest.approx(whole, rel=1e-4)
+
+
+def test_relations_equal_a_plain_loop() -> None:
+    rng = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.randn(2, 5, width, generator=rng) for width in (8, 12))
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    found = relation(ours, theirs, mask, heads=2)
+    expected: list[float] = []
+    for row, length in ((0, 5), (1, 3)):
+        for token in range(length):
+            heads: list[float] = []
+            for head in range(2):
+                rows = []
+                for states in (ours, theirs):
+                    part = states[row, :length].chunk(2, -1)[head]
+                    rows.append(torch.softmax(part @ part[token] / part.shape[-1] ** 0.5, 0))
+                heads.append(float((rows[1] * (rows[1] / rows[0]).log()).sum()))
+            expected.append(sum(heads) / 2)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_hidden_is_the_mean_square_over_channels() -> None:
+    ours, theirs = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])
+    assert hidden(ours, theirs).tolist() == [2.5]
+
+
+@pytest.mark.parametrize("family", sorted({name.split("/")[0] for name in VARIANTS}))
+def test_the_first_step_of_a_layer_gives_queries_keys_and_values(family: str) -> None:
+    from headstart.families import FAMILIES  # the table under test
+
+    step = FAMILIES[family].flow.layer[0]
+    assert isinstance(step, Solve)
+    assert step.total is None
+    assert len(step.maps) in (1, 3)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_training_brings_the_student_nearer(name: str) -> None:
+    data, accelerator = drawn(), open_accelerator()
+    teacher = tiny_model("bert")
+    made = make_student(teacher, shape={"layers": 2})
+    features = Features(teacher, made.selection, {name: Term()})
+    before = loss_of(made.model, features.bind(made.model), np.arange(9))
+    plan = job(data, accelerator, objective={name: 1.0}, epochs=6)
+    progress = fit(made.model, replace(plan, features=features, learning_rate=3e-3))
+    assert progress.curve[-1]["loss"] < 0.8 * progress.curve[0]["loss"]
+    assert before > 0
