@@ -139,7 +139,7 @@ def test_the_law_of_seeds_has_teeth() -> None:
 
 def test_magnitude_reads_the_scores_of_the_kept_layer() -> None:
     names = {"layers": (2, 5), "hidden": "magnitude", "heads": "magnitude", "ffn": "magnitude"}
-    made = choose(TEACHER, replace(SMALLER, layers=2), rules=names, scores=SCORES)
+    made = choose(TEACHER, replace(SMALLER, layers=2), rules=names, scores={"magnitude": SCORES})
     assert set(made.hidden) == set(np.argsort(SCORES["hidden"])[-24:])
     for layer, heads, ffn in zip((2, 5), made.heads, made.ffn, strict=True):
         assert set(heads) == set(np.argsort(SCORES["heads"][layer])[-3:])

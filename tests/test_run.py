@@ -310,3 +310,15 @@ def test_features_train_a_run_and_a_student_on_disk(
             data=recipe.data,
             train=train,
         )
+
+
+def test_measured_rules_look_at_the_text_of_a_run(
+    recipe: Recipe, out: Path, tmp_path: Path
+) -> None:
+    asked = {"init.ffn": "taylor", "init.heads": "activation", "student.hidden": 16}
+    record = run(apply(recipe, {**asked, "train.max_steps": 0}), tmp_path / "run", shared=out)
+    kept = json.loads((tmp_path / "run" / "student" / "selection.json").read_text())
+    assert kept["rules"]["ffn"] == "taylor"
+    assert record.shape["student"]["total"] > 0
+    changed = apply(recipe, {**asked, "data.text": str(more_text(tmp_path / "more"))})
+    assert run_signature(changed, out) != run_signature(apply(recipe, asked), out)

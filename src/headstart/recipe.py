@@ -46,9 +46,9 @@ Source = Literal["teacher", "base", "scratch", "permuted"]
 
 RULES: Mapping[str, tuple[str, ...]] = {
     "layers": ("even", "even-first", "first", "last"),
-    "hidden": ("uniform", "first", "random", "magnitude"),
-    "heads": ("uniform", "first", "random", "magnitude", "strided"),
-    "ffn": ("uniform", "first", "random", "magnitude"),
+    "hidden": ("uniform", "first", "random", "magnitude", "activation"),
+    "heads": ("uniform", "first", "random", "magnitude", "activation", "taylor", "strided"),
+    "ffn": ("uniform", "first", "random", "magnitude", "activation", "taylor"),
 }
 """Names of the selection rules, kept equal to `selection` by a test."""
 
@@ -143,6 +143,8 @@ class Init(Part):
     """Rule for the attention heads."""
     ffn: Word = "uniform"
     """Rule for the feed-forward neurons."""
+    measure_tokens: Count = 20_000
+    """How much text the rules activation and taylor look at, in all languages together."""
     refit: Refit | None = None
     """How the copied weights are repaired; None leaves them as they are."""
 

@@ -12,11 +12,13 @@ from headstart import checkpoint
 from headstart.calibration import folder_texts, sample_texts
 from headstart.errors import HeadstartError
 from headstart.layout import shape_of
+from headstart.measure import measure
 from headstart.prepare import choose_precision, has_fast_bf16
 from headstart.reader import open_model, read_selection
 from headstart.recipe import Refit
 from headstart.refit import RIDGES
 from headstart.refit import refit as refit_model
+from headstart.rules import MEASURED
 from headstart.selection import Selection
 from headstart.student import SELECTION
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from headstart.reader import Named
     from headstart.recipe import Recipe
     from headstart.ridge import Fitted
+    from headstart.rules import Measured
     from headstart.stages import Teacher
     from headstart.student import Made
 
@@ -115,6 +118,28 @@ def refit_folder(
     done = _refit(model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, seed=seed)
     checkpoint.save_model(model, tokenizer, out, selection=selection)
     return done
+
+
+def scores_for(recipe: Recipe, teacher: Teacher, texts: Mapping[str, Rows]) -> Measured:
+    """Measure the teacher for the rules of a recipe that look at text; all processes do the same.
+
+    Args:
+        recipe: Says which rules, how much text, and the seed.
+        teacher: Is measured.
+        texts: By language.
+    """
+    rules = {str(rule) for rule in recipe.init.rules.values()} & {*MEASURED}
+    if not rules:
+        return {}
+    sample = sample_texts(
+        texts,
+        teacher.tokenizer,
+        task=recipe.task,
+        tokens=recipe.init.measure_tokens,
+        max_length=recipe.data.max_length,
+        seed=recipe.seed,
+    )
+    return measure(teacher.model, sample, rules, seed=recipe.seed)
 
 
 def refit_run(

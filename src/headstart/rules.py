@@ -13,6 +13,9 @@ from headstart.layout import Shape
 from headstart.selection import SIZES, SOURCES, Picks, Selection
 
 Scores = NDArray[np.float64]
+Measured = Mapping[str, Mapping[str, Scores]]
+"""Under the name of a rule: ``hidden``, shape (hidden,); ``heads``, (layers, heads); ``ffn``,
+(layers, ffn). The highest are kept."""
 
 
 def _uniform(length: int, count: int) -> Picks:
@@ -51,10 +54,13 @@ _RULES: Mapping[str, Rule] = {
     "first": lambda _, count, __, ___: tuple(range(count)),
     "random": lambda length, count, _, rng: _drawn(length, count, rng),
     "magnitude": lambda _, count, scores, __: _top(scores, count),
+    "activation": lambda _, count, scores, __: _top(scores, count),
 }
+MEASURED = ("activation", "taylor")  # rules that look at text
+SCORED = ("magnitude", *MEASURED)
 HIDDEN_RULES: Mapping[str, Rule] = _RULES
-FFN_RULES: Mapping[str, Rule] = _RULES
-HEAD_RULES: Mapping[str, Rule] = {**_RULES, "strided": _RULES["uniform"]}
+FFN_RULES: Mapping[str, Rule] = {**_RULES, "taylor": _RULES["activation"]}
+HEAD_RULES: Mapping[str, Rule] = {**FFN_RULES, "strided": _RULES["uniform"]}
 """``strided`` spaces channels evenly across heads, which cuts every head; only to reproduce."""
 DEFAULT_RULES: Mapping[str, str | Sequence[int]] = {
     "layers": "even",
@@ -119,7 +125,7 @@ def choose(
     *,
     rules: Mapping[str, str | Sequence[int]] | None = None,
     source: str = "teacher",
-    scores: Mapping[str, Scores] | None = None,
+    scores: Measured | None = None,
     seed: int = 0,
     keep_first: bool = False,
 ) -> Selection:
@@ -130,8 +136,7 @@ def choose(
         student: The student's, as `student_shape` gives it.
         rules: Rule of each size; what is not named has its default. ``layers`` may be a list.
         source: One of `SOURCES`; noted, it changes no choice.
-        scores: For rule ``magnitude``: ``hidden``, shape (hidden,); ``heads``, (layers, heads);
-            ``ffn``, (layers, ffn); the highest are kept.
+        scores: For the rules that are `SCORED`.
         seed: Of rule ``random``; each layer draws its own heads and neurons.
         keep_first: The named layer rules keep layer 0 as the student's first.
 
@@ -148,7 +153,8 @@ def choose(
     def picks(size: str, length: int, count: int, layer: int | None = None) -> Picks:
         if length == count:
             return tuple(range(length))
-        score = _scores(scores, size, layer) if name[size] == "magnitude" else np.empty(0)
+        known = (scores or {}).get(name[size], {})
+        score = _scores(known, name[size], size, layer) if name[size] in SCORED else np.empty(0)
         rule: Rule = _TABLES[size][name[size]]
         return rule(length, count, score, rng)
 
@@ -195,12 +201,13 @@ def _layers(length: int, count: int, rule: str | Sequence[int], keep_first: bool
     return picks
 
 
-def _scores(scores: Mapping[str, Scores] | None, size: str, layer: int | None) -> Scores:
-    if scores is None or size not in scores:
+def _scores(known: Mapping[str, Scores], rule: str, size: str, layer: int | None) -> Scores:
+    scores = known
+    if size not in scores:
         raise HeadstartError(
-            f"rule magnitude needs scores for {size}",
+            f"rule {rule} needs scores for {size}",
             where=f"recipe key init.{size}",
-            way_out="hand in scores, or choose another rule",
+            way_out="use it in a recipe, where there is text to measure on, or hand in scores",
         )
     return scores[size] if layer is None else scores[size][layer]
 

@@ -21,8 +21,9 @@ from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import estimate
 from headstart.prepare import open_accelerator
 from headstart.record import Record, atomic_write, read_record, remarks
-from headstart.repair import refit_run
+from headstart.repair import refit_run, scores_for
 from headstart.results import Costs, Trained, record_of, write_predictions
+from headstart.rules import MEASURED
 from headstart.stages import (
     RATES,
     add_unlabelled,
@@ -126,7 +127,8 @@ def run_signature(recipe: Recipe, shared: Path) -> str:
     """Hash what decides a run's result: recipe, text, and the weights that it starts from."""
     corpus = load_corpus(recipe.data, recipe.task)
     extra = {"data": corpus.fingerprint}
-    if recipe.init.refit is not None or recipe.data.text_per_language is not None:
+    looks = recipe.init.refit is not None or set(recipe.init.rules.values()) & {*MEASURED}
+    if looks or recipe.data.text_per_language is not None:
         extra["text"] = unlabelled(corpus, recipe.data.text).fingerprint()
     base = base_of(recipe, shared)
     if recipe.teacher.model is not None:
@@ -248,6 +250,7 @@ def _train(
 ) -> Trained:
     """Make the student, judge it untrained, and train it."""
     recipe, accelerator = session.recipe, session.accelerator
+    texts = all_texts(text.corpus, more)
     with session.timed("init_seconds"):
         made = make_student(
             teacher.model,
@@ -255,11 +258,12 @@ def _train(
             shape=recipe.student.model_dump(exclude_none=True),
             rules=recipe.init.rules,
             source=recipe.init.source,
+            scores=scores_for(recipe, teacher, texts),
             seed=recipe.seed,
         )
     model = made.model.to(accelerator.device)
     with session.timed("refit_seconds"):
-        fitted = refit_run(recipe, teacher, all_texts(text.corpus, more), made, accelerator)
+        fitted = refit_run(recipe, teacher, texts, made, accelerator)
     untrained = predict(model, text.splits["dev"], accelerator)
     step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
     job = job_for(

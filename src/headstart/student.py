@@ -19,7 +19,7 @@ from headstart.layout import (
     student_changes,
 )
 from headstart.reader import Named, Opened, fit_base, open_model
-from headstart.rules import Scores, choose, student_shape
+from headstart.rules import Measured, Scores, choose, student_shape
 from headstart.transplant import magnitudes, shuffled, source_name, transplant
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ def make_student(
     shape: Mapping[str, int | None] | None = None,
     rules: Mapping[str, str | Sequence[int]] | None = None,
     source: str = "teacher",
+    scores: Measured | None = None,
     seed: int = 0,
 ) -> Made:
     """Make a student of a given shape.
 
     Labels, problem type, dropout and all other settings are the teacher's, whatever the source.
     Which layers, channels, heads and neurons are kept does not depend on the source either:
-    magnitudes are always the teacher's.
+    scores are always the teacher's.
 
     Args:
         teacher: A model, a folder (read tensor by tensor), or a model of the hub.
@@ -74,6 +75,7 @@ def make_student(
             with what else it has under the same name; the rest of the head is fresh.
             ``scratch``: all weights are fresh. ``permuted``: the teacher's, shuffled within
             each tensor.
+        scores: Of rules that look at text, see `measure`.
         seed: Of fresh weights, of shuffling, and of rule ``random``.
 
     Raises:
@@ -87,7 +89,7 @@ def make_student(
         student_shape(old, shape or {}),
         rules=rules,
         source=source,
-        scores=_scores(opened, found, rules or {}),
+        scores={**_scores(opened, found, rules or {}), **(scores or {})},
         seed=seed,
         keep_first=opened.family.keep_first(opened.plain),
     )
@@ -178,12 +180,13 @@ def _checked(opened: Opened) -> Fit:
 
 def _scores(
     opened: Opened, found: Fit, rules: Mapping[str, str | Sequence[int]]
-) -> dict[str, Scores] | None:
+) -> dict[str, Mapping[str, Scores]]:
     if "magnitude" not in rules.values():
-        return None
+        return {}
     family, plain = opened.family, opened.plain
     listed = entries(family, plain, opened.head)
-    return magnitudes(opened.read, listed, shape_of(family, plain), prefix=found.prefix)
+    shape = shape_of(family, plain)
+    return {"magnitude": magnitudes(opened.read, listed, shape, prefix=found.prefix)}
 
 
 def _make(

@@ -1,0 +1,163 @@
+"""Scores of a teacher's channels, heads and neurons, from what they do on text.
+
+One pass over the text serves every rule, size and shape; languages count alike.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from headstart.assembly import prefix_of
+from headstart.console import track
+from headstart.encode import collate, unit_logits
+from headstart.errors import HeadstartError
+from headstart.flow import Solve, Tap, into, out_of
+from headstart.layout import shape_of
+from headstart.reader import open_model
+from headstart.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+    from headstart.encode import Batch
+    from headstart.refit import Sample
+    from headstart.rules import Measured, Scores
+
+
+class Totals:
+    """Sums of something per unit, in each language.
+
+    Args:
+        languages: How many there are.
+        shape: Of one language's sums.
+    """
+
+    def __init__(self, languages: int, *shape: int) -> None:
+        """Start at zero."""
+        self.sums = torch.zeros(languages, *shape, dtype=torch.float64)
+        self.rows = torch.zeros(languages, dtype=torch.float64)
+
+    def add(self, layer: int, values: Tensor, languages: Tensor) -> None:
+        """Add rows of one layer: (rows, units), and the language of each."""
+        self.sums[:, layer].index_add_(0, languages, values.double().cpu())
+        if layer == 0:
+            self.rows.index_add_(0, languages, torch.ones(len(values), dtype=torch.float64))
+
+    def mean(self) -> NDArray[np.float64]:
+        """Average rows within each language, then languages: (layers, units)."""
+        seen = self.rows > 0
+        return (self.sums[seen] / self.rows[seen, None, None]).mean(0).numpy()
+
+
+def measure(
+    teacher: PreTrainedModel, sample: Sample, rules: Collection[str], *, seed: int = 0
+) -> Measured:
+    """Score a teacher's units by what they do.
+
+    ``activation`` is the mean absolute activation: of the residual stream after each layer (as a
+    share of the layer's mean, summed over layers), of heads' outputs, of neurons' outputs.
+    ``taylor`` is the root mean square, over texts, of what switching a head or neuron off would
+    change in the log-likelihood of a label, to first order; labels are drawn as the teacher
+    finds them likely, so that no gold label is read.
+
+    Args:
+        teacher: In evaluation mode.
+        sample: The text; what is held out counts too.
+        rules: Any of ``activation`` and ``taylor``.
+        seed: Of the labels.
+
+    Returns:
+        Under each rule ``hidden``, shape (hidden,), of ``activation`` only; ``heads``,
+        (layers, heads); ``ffn``, (layers, ffn).
+
+    Raises:
+        HeadstartError: ``taylor`` is asked of a model without a task head.
+
+    Source:
+        ``taylor``: Molchanov et al. (2019), arXiv:1906.10771, equation 8, with Fisher's labels as
+        in Kwon et al. (2022), arXiv:2204.09656, section 4.1.
+    """
+    opened = open_model(teacher)
+    if "taylor" in rules and opened.head not in ("classification", "tagging"):
+        raise HeadstartError(
+            f"rule taylor needs a task head, and the model's is {opened.head!r}",
+            where="recipe key init",
+            way_out="choose rule activation or magnitude",
+        )
+    meter = _Meter(teacher, sample)
+    rng = torch.Generator().manual_seed(seed)
+    with track("measuring", len(sample.batches)) as advance:
+        for index in sample.batches:
+            batch = collate(sample.encoded, index, device=teacher.device)
+            languages = torch.from_numpy(sample.encoded.language_ids[index])
+            if "activation" in rules:
+                meter.look(batch, languages)
+            if "taylor" in rules:
+                meter.weigh(batch, languages, rng)
+            advance(1)
+    made: dict[str, dict[str, Scores]] = {}
+    if "activation" in rules:
+        levels = meter.active["hidden"].mean()
+        shares = (levels / levels.mean(axis=1, keepdims=True)).sum(axis=0)
+        sizes = {size: meter.active[size].mean() for size in ("heads", "ffn")}
+        made["activation"] = {"hidden": shares, **sizes}
+    if "taylor" in rules:
+        made["taylor"] = {size: np.sqrt(meter.vital[size].mean()) for size in ("heads", "ffn")}
+    return made
+
+
+class _Meter:
+    """A teacher that is being measured."""
+
+    def __init__(self, teacher: PreTrainedModel, sample: Sample) -> None:
+        opened = open_model(teacher)
+        flow, prefix = opened.family.flow, prefix_of(opened.family, opened.head)
+        shape = shape_of(opened.family, opened.plain)
+        attended, down = (s.maps[0] for s in flow.layer if isinstance(s, Solve) and s.total)
+        paths = [out_of(flow.block).at(prefix, i).path for i in range(shape.layers)]
+        self.walk = Walk(teacher, paths)
+        self.taps: dict[str, list[Tap]] = {
+            "hidden": [out_of(path) for path in paths],
+            "heads": [into(attended).at(prefix, i) for i in range(shape.layers)],
+            "ffn": [into(down).at(prefix, i) for i in range(shape.layers)],
+        }
+        self.heads = shape.heads
+        units = {"hidden": shape.hidden, "heads": shape.heads, "ffn": shape.ffn}
+        languages = len(sample.encoded.languages)
+        self.active = {k: Totals(languages, shape.layers, n) for k, n in units.items()}
+        self.vital = {k: Totals(languages, shape.layers, units[k]) for k in ("heads", "ffn")}
+
+    def look(self, batch: Batch, languages: Tensor) -> None:
+        """Add the absolute activations of every token."""
+        found = self.walk.read(batch.inputs, [tap for taps in self.taps.values() for tap in taps])
+        mask = batch.inputs["attention_mask"].bool()
+        owners = languages[:, None].expand(mask.shape)[mask.cpu()]
+        for size, taps in self.taps.items():
+            for layer, tap in enumerate(taps):
+                rows = found[tap][0][mask].abs()
+                self.active[size].add(layer, self._units(size, rows).mean(-1), owners)
+
+    def weigh(self, batch: Batch, languages: Tensor, rng: torch.Generator) -> None:
+        """Add, for every text, the squared effect of switching each unit off."""
+        taps = [*self.taps["heads"], *self.taps["ffn"]]
+        with torch.enable_grad(), self.walk.watching(taps) as found:
+            logits = unit_logits(self.walk.model(**batch.inputs).logits, batch).float()
+            drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=rng)[:, 0]
+            loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+            slopes = torch.autograd.grad(loss, [found[tap][0] for tap in taps])
+        for i, (tap, slope) in enumerate(zip(taps, slopes, strict=True)):
+            size, layer = ("heads", "ffn")[i // len(self.taps["ffn"])], i % len(self.taps["ffn"])
+            effect = (found[tap][0].detach() * slope).sum(1)  # padding has no slope
+            self.vital[size].add(layer, self._units(size, effect).sum(-1) ** 2, languages)
+
+    def _units(self, size: str, rows: Tensor) -> Tensor:
+        """Give each unit its channels: (rows, units, channels of one)."""
+        return rows.unflatten(-1, (self.heads if size == "heads" else rows.shape[-1], -1))
