@@ -205,3 +205,9 @@ def test_a_recipe_is_checked_planned_run_and_reported(
     assert "report.html" in out
     record = json.loads((tmp_path / "run" / "record.json").read_text(encoding="utf-8"))
     assert record["seed"] == 3
+
+
+def test_init_refuses_to_refit(command: Command, tmp_path: Path) -> None:
+    code, _, err = command("init", tmp_path, tmp_path / "out", "--set", "init.refit.tokens=5")
+    assert code == 2
+    assert "run headstart refit" in err

@@ -94,6 +94,16 @@ LEAVES = [".".join(path) for path in known_keys() if path not in PARTS]
 Sign = Callable[[Recipe], str]
 
 
+def test_a_setting_brings_in_a_part_that_was_left_out() -> None:
+    plain = load_recipe({**BASE, "init": {}})
+    assert plain.init.refit is None
+    asked = apply(plain, {"init.refit.tokens": 7}).init.refit
+    assert asked is not None
+    assert (asked.tokens, asked.ridge) == (7, "auto")
+    with pytest.raises(HeadstartError, match=r"train.max_steps is None and has no keys"):
+        apply(plain, {"train.max_steps.a": 1})
+
+
 def test_the_table_of_changes_has_every_key() -> None:
     assert set(OTHER) == set(LEAVES)
 

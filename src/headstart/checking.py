@@ -87,9 +87,13 @@ def put(tree: Tree, dotted: str, value: object) -> None:
     for depth, key in enumerate(parents, 1):
         inner = defaults.get(key)
         defaults = cast("Tree", inner) if isinstance(inner, dict) else {}
+        whole = ".".join(parents[:depth])
         child = tree.setdefault(key, copy.deepcopy(defaults))
+        if child is None and any(
+            path[:depth] == tuple(parents[:depth]) != path for path in known_keys()
+        ):
+            child = tree[key] = {}  # a part that was left out, such as init.refit
         if not isinstance(child, dict):
-            whole = ".".join(parents[:depth])
             raise HeadstartError(
                 f"{whole} is {_short(child)} and has no keys of its own",
                 where=f"recipe key {dotted}",

@@ -61,6 +61,12 @@ def init(
         settings or (),
         seed=seed,
     )
+    if recipe.init.refit is not None:
+        raise HeadstartError(
+            "init copies, and has no text to refit on",
+            where="recipe key init.refit",
+            way_out="leave it out, and run headstart refit on what init writes",
+        )
     made = cut_checkpoint(
         teacher,
         out,
