@@ -16,6 +16,7 @@ from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.recipe import Term
 from headstart.record import Record, read_record
+from headstart.report import report
 from headstart.run import run, run_signature
 from headstart.selection import Selection
 from headstart.steps import distil
@@ -322,3 +323,9 @@ def test_measured_rules_look_at_the_text_of_a_run(
     assert record.shape["student"]["total"] > 0
     changed = apply(recipe, {**asked, "data.text": str(more_text(tmp_path / "more"))})
     assert run_signature(changed, out) != run_signature(apply(recipe, asked), out)
+
+
+def test_a_run_without_training_has_a_page(recipe: Recipe, out: Path, tmp_path: Path) -> None:
+    run(apply(recipe, {"train.max_steps": 0}), tmp_path / "run", shared=out)
+    page = report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "nan" not in page.lower()

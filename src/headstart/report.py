@@ -42,9 +42,9 @@ class Column:
 
     @property
     def seconds(self) -> float:
-        """Mean time of a run: making, choosing the learning rate, and training."""
-        names = ("init_seconds", "trial_seconds", "train_seconds")
-        return fmean(sum(r.costs[name] for name in names) for r in self.records)
+        """Mean time of a run: making, refitting, choosing the learning rate, and training."""
+        names = ("init_seconds", "refit_seconds", "trial_seconds", "train_seconds")
+        return fmean(sum(r.costs.get(name, 0.0) for name in names) for r in self.records)
 
 
 @dataclass(frozen=True, slots=True)
