@@ -50,7 +50,7 @@ def test_what_stands_in_dev_or_test_is_left_out(tmp_path: Path, task: str) -> No
     corpus = corpus_in(tmp_path, task)
     column = "tokens" if task == "tagging" else "text"
     judged = [row for name in ("dev", "test") for row in corpus.splits[name][column].to_pylist()]
-    plain = [row if isinstance(row, str) else " ".join(row) for row in judged]
+    plain = [f" {row}" if isinstance(row, str) else "  ".join(row) for row in judged]
     folder = write_unlabelled(tmp_path / "more", "aa", [*plain, "the rain"])
     more = unlabelled(corpus, folder)
     assert more.left_out == len(plain)
@@ -81,6 +81,14 @@ def test_words_are_split_at_blanks_when_tagging(tmp_path: Path) -> None:
 def test_a_folder_without_any_of_the_languages_is_refused(tmp_path: Path) -> None:
     folder = write_unlabelled(tmp_path / "more", "zz", ["the rain"])
     with pytest.raises(HeadstartError, match=r"no text in .* for aa, bb, cc"):
+        unlabelled(corpus_in(tmp_path), folder)
+
+
+def test_a_column_of_numbers_is_refused_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "cc.jsonl").write_text('{"text": 3}\n', encoding="utf-8")
+    with pytest.raises(HeadstartError, match="holds no text"):
         unlabelled(corpus_in(tmp_path), folder)
 
 
@@ -136,7 +144,7 @@ def test_the_draw_follows_from_the_seed() -> None:
 
 
 def test_too_few_texts_are_refused() -> None:
-    with pytest.raises(HeadstartError, match="too few for a refit"):
+    with pytest.raises(HeadstartError, match="7 texts are too few"):
         sample_texts(
             {"aa": ["wake me"] * 7}, tiny_tokenizer(), task="classification", tokens=900,
             max_length=32,

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from headstart.encode import collate
+from headstart.errors import HeadstartError
 from headstart.features import Features, hidden, relation
 from headstart.flow import Solve
 from headstart.objectives import FEATURES
@@ -139,3 +140,16 @@ def test_training_brings_the_student_nearer(name: str) -> None:
     progress = fit(made.model, replace(plan, features=features, learning_rate=3e-3))
     assert progress.curve[-1]["loss"] < 0.8 * progress.curve[0]["loss"]
     assert before > 0
+
+
+def test_heads_that_do_not_divide_the_teachers_are_compared() -> None:
+    teacher = tiny_model("bert")
+    made = make_student(teacher, shape={"hidden": 24})
+    bound = Features(teacher, made.selection, BOTH).bind(made.model)
+    assert loss_of(made.model, bound, np.arange(4)) > 0
+
+
+def test_another_teacher_is_refused() -> None:
+    made = make_student(tiny_model("bert"), shape={"layers": 2})
+    with pytest.raises(HeadstartError, match="the student was cut from"):
+        Features(tiny_model("bert", layers=6), made.selection, BOTH).bind(made.model)

@@ -31,7 +31,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     "training": (
         """console reader assembly checkpoint packed student refit measure calibration state
         features prepare
-        evaluate teacher train tune stages repair""",
+        evaluate teacher train tune stages groundwork repair""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
     "studies": ("results plan run study steps", ""),

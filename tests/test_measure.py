@@ -15,9 +15,9 @@ from headstart.errors import HeadstartError
 from headstart.families import FAMILIES
 from headstart.flow import Solve
 from headstart.measure import measure
-from headstart.refit import Sample
 from headstart.rules import MEASURED
 from headstart.student import make_student
+from headstart.walk import Sample
 from test_refit import text
 from tiny import VARIANTS, tiny_model
 

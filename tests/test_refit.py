@@ -14,9 +14,9 @@ from headstart.encode import Encoded, collate
 from headstart.errors import HeadstartError
 from headstart.families import FAMILIES
 from headstart.flow import Rescale, Solve, Tap, out_of
-from headstart.refit import Sample, refit
+from headstart.refit import refit
 from headstart.student import Made, make_selected, make_student
-from headstart.walk import Side, Walk
+from headstart.walk import Sample, Side, Walk
 from test_laws import EVERY, reordered, selection_of
 from tiny import VARIANTS, VOCABULARY, tiny_model
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import headstart as hs
 from headstart.checkpoint import load_model, save_model, weights_fingerprint
@@ -96,3 +98,78 @@ def test_faults_of_folders_are_told(teacher: str, student: str, text: Path, tmp_
     with pytest.raises(HeadstartError, match="holds something already"):
         refit_folder(student, teacher, tmp_path / "full", text=text, asked=asked)
     assert not (tmp_path / "out").exists()
+
+
+def test_models_that_only_look_alike_are_refused(teacher: str) -> None:
+    others = {
+        "labels": tiny_model("bert", labels=("a", "c", "b"), max_position_embeddings=160),
+        "family": tiny_model("roberta", max_position_embeddings=160),
+        "pieces": tiny_model("bert", vocab_size=50, max_position_embeddings=160),
+    }
+    for other in others.values():
+        student = student_from(teacher, layers=2)
+        with pytest.raises(HeadstartError, match="not a copy of this model"):
+            refit(student, other, TEXTS, tokenizer=tiny_tokenizer())
+
+
+def test_a_bases_copy_keeps_its_head_whatever_stands_for_the_base(teacher: str) -> None:
+    base = tiny_model("bert", "none", seed=3, max_position_embeddings=160)
+    student = make_student(teacher, base=base, shape={"layers": 2}, source="base").model
+    head = student.classifier.weight.clone()
+    refit(student, teacher, TEXTS)
+    assert torch.equal(student.classifier.weight, head)
+
+
+@pytest.mark.parametrize("numbers", [{"ridge": 0.0}, {"tokens": 0}])
+def test_numbers_out_of_range_are_told(teacher: str, numbers: dict[str, Any]) -> None:
+    with pytest.raises(HeadstartError, match="greater than"):
+        refit(student_from(teacher, layers=2), teacher, TEXTS, **numbers)
+
+
+@pytest.mark.parametrize("texts", [[], {}, {"aa": []}, [""]])
+def test_no_text_is_told(teacher: str, texts: Any) -> None:
+    with pytest.raises(HeadstartError, match="0 texts are too few"):
+        refit(student_from(teacher, layers=2), teacher, texts)
+
+
+def test_a_tiny_ridge_on_few_rows_is_solved(teacher: str) -> None:
+    some = [f"wake me {i}" for i in range(12)]
+    student = refit(student_from(teacher, layers=2), teacher, some, ridge=1e-12)
+    assert all(bool(weight.isfinite().all()) for weight in student.parameters())
+
+
+def test_half_precision_is_refused() -> None:
+    model = tiny_model("bert", max_position_embeddings=160)
+    student = student_from(model, layers=2)
+    with pytest.raises(HeadstartError, match="in single precision"):
+        refit(student, model.bfloat16(), TEXTS, tokenizer=tiny_tokenizer())
+
+
+def test_a_teacher_keeps_its_mode() -> None:
+    model = tiny_model("bert", max_position_embeddings=160)
+    student = student_from(model, layers=2)
+    model.train()
+    refit(student, model, TEXTS, tokenizer=tiny_tokenizer())
+    assert model.training
+    assert not student.training
+
+
+def test_a_model_of_few_positions_is_refitted_on_short_text() -> None:
+    model = tiny_model("bert")
+    long = [" ".join(["wake"] * 90)] * 20
+    refit(student_from(model, layers=2), model, long, tokenizer=tiny_tokenizer())
+
+
+def test_a_full_disk_is_told(teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def seek(self, _: int) -> None: ...
+
+        def close(self) -> None: ...
+
+        def write(self, _: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("headstart.walk.TemporaryFile", Full)
+    with pytest.raises(HeadstartError, match=r"no room .* No space left") as caught:
+        refit(student_from(teacher, layers=2), teacher, TEXTS)
+    assert "TMPDIR" in str(caught.value)

@@ -19,7 +19,7 @@ from headstart.record import Record, read_record
 from headstart.report import report
 from headstart.run import run, run_signature
 from headstart.selection import Selection
-from headstart.steps import distil
+from headstart.steps import check, distil
 from headstart.student import make_student
 from world import LABELS, ROWS, world, write_base
 
@@ -220,6 +220,9 @@ def test_the_signature_sees_the_base_of_a_given_teacher(
     assert after[1] != before[1]
 
 
+SHORT = {"data.max_length": 40}  # the tiny models have 48 positions
+
+
 def more_text(folder: Path, *, rows: int = 40) -> Path:
     folder.mkdir()
     texts = "\n".join(json.dumps({"text": f"wake me at noon {i}"}) for i in range(rows))
@@ -234,7 +237,7 @@ def test_a_refit_comes_before_training_and_is_recorded(
 ) -> None:
     asked = {"source": source, "refit": {"tokens": 600}}
     recipe = world(tmp_path / "world", task=task, init=asked)
-    more = {"train.max_steps": 0, "data.text": str(more_text(tmp_path / "more"))}
+    more = {"train.max_steps": 0, "data.text": str(more_text(tmp_path / "more")), **SHORT}
     record = run(apply(recipe, more), tmp_path / "out")
     names = [str(one["name"]) for one in record.refit]
     assert any("layer.1" in name for name in names)
@@ -278,7 +281,11 @@ def test_the_signature_sees_unlabelled_text_that_is_read(
 @pytest.mark.parametrize("task", ["classification", "tagging"])
 def test_the_teacher_answers_unlabelled_text(tmp_path: Path, task: str) -> None:
     recipe = world(tmp_path / "world", task=task)
-    settings = {"data.text": str(more_text(tmp_path / "more")), "data.text_per_language": 30}
+    settings = {
+        "data.text": str(more_text(tmp_path / "more")),
+        "data.text_per_language": 30,
+        **SHORT,
+    }
     record = run(apply(recipe, settings), tmp_path / "with", shared=tmp_path / "shared")
     without = run(recipe, tmp_path / "without", shared=tmp_path / "shared")
     assert record.costs["tokens"] > without.costs["tokens"]
@@ -329,3 +336,26 @@ def test_a_run_without_training_has_a_page(recipe: Recipe, out: Path, tmp_path: 
     run(apply(recipe, {"train.max_steps": 0}), tmp_path / "run", shared=out)
     page = report(tmp_path / "run").read_text(encoding="utf-8")
     assert "nan" not in page.lower()
+
+
+FAULTY_TEXTS = {
+    "nowhere": ({"data.text": "/nowhere", "init.refit": {}, **SHORT}, "no text in"),
+    "too little to refit on": ({"init.refit": {"tokens": 12}}, "init.refit"),
+    "too little to measure on": (
+        {"init.ffn": "taylor", "init.measure_tokens": 12}, "init.measure_tokens",
+    ),
+    "longer than the model": ({"data.text": "MORE", "init.refit": {}}, "has 48 positions"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTY_TEXTS)
+def test_faults_of_unlabelled_text_are_found_before_any_work(tmp_path: Path, fault: str) -> None:
+    recipe = world(tmp_path / "world")
+    settings, words = FAULTY_TEXTS[fault]
+    if settings.get("data.text") == "MORE":
+        settings = {**settings, "data.text": str(more_text(tmp_path / "more"))}
+    faulty = apply(recipe, settings)
+    for attempt in (lambda: check(faulty), lambda: run(faulty, tmp_path / "out")):
+        with pytest.raises(HeadstartError, match=words):
+            attempt()
+    assert not list((tmp_path / "out").rglob("made.json"))

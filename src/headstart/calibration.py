@@ -13,8 +13,8 @@ import pyarrow as pa
 from headstart.encode import encode, pack
 from headstart.errors import HeadstartError
 from headstart.formats import READERS, read
-from headstart.refit import Sample
 from headstart.sources import COLUMNS
+from headstart.walk import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ def unlabelled(corpus: Corpus, folder: Path | None) -> Unlabelled:
             way_out="put a file for each language there, such as sw.parquet with a column text",
         )
     judged = _judged(corpus)
-    kept = {name: [t for t in rows if t not in judged] for name, rows in found.items()}
+    kept = {name: [t for t in rows if _plain(t) not in judged] for name, rows in found.items()}
     left_out = sum(map(len, found.values())) - sum(map(len, kept.values()))
     if corpus.task == "tagging":
         return Unlabelled({k: [t.split() for t in v] for k, v in kept.items()}, left_out)
@@ -98,7 +98,12 @@ def _judged(corpus: Corpus) -> set[str]:
     """Collect the texts of dev and test."""
     column = COLUMNS[corpus.task][0]
     rows = [row for name in ("dev", "test") for row in corpus.splits[name][column].to_pylist()]
-    return {row if isinstance(row, str) else " ".join(row) for row in rows}
+    return {_plain(row if isinstance(row, str) else " ".join(row)) for row in rows}
+
+
+def _plain(text: str) -> str:
+    """Write a text without what does not count: how wide its blanks are."""
+    return " ".join(text.split())
 
 
 def _file_of(folder: Path, language: str) -> list[str]:
@@ -124,7 +129,14 @@ def read_texts(path: Path) -> list[str]:
             where=str(path),
             way_out="call the column with the sentences text",
         )
-    return [text for text in table["text"].to_pylist() if text and text.strip()]
+    texts = table["text"].to_pylist()
+    if not all(isinstance(text, str | None) for text in texts):
+        raise HeadstartError(
+            "the column 'text' holds no text",
+            where=str(path),
+            way_out="write strings there",
+        )
+    return [text for text in texts if text and text.strip()]
 
 
 def folder_texts(folder: Path) -> dict[str, list[str]]:
@@ -151,6 +163,7 @@ def sample_texts(
     tokens: int,
     max_length: int,
     seed: int = 0,
+    where: str = "init.refit",
 ) -> Sample:
     """Draw as many tokens of every language, and set a part aside to judge.
 
@@ -161,16 +174,20 @@ def sample_texts(
         tokens: In all; a language that has fewer than its share gives what it has.
         max_length: Longest text in tokens.
         seed: Of the draw.
+        where: The recipe's key that asks for it, for errors.
 
     Raises:
         HeadstartError: There are too few texts to set some aside.
     """
+    texts = {k: some for k, rows in texts.items() if (some := [row for row in rows if row])}
     rng = np.random.default_rng((seed, 2))
     share = tokens // max(len(texts), 1)
     drawn: list[tuple[str, object]] = []
     for language, rows in texts.items():
         order = rng.permutation(len(rows))[: share // 3 + 1]  # no text has under three tokens
         drawn += [(language, rows[i]) for i in order]
+    if not drawn:
+        raise _too_few(0, where)
     column, answer = COLUMNS[task]
     blank = [[0] * len(cast("list[str]", row)) if task == "tagging" else 0 for _, row in drawn]
     names = [language for language, _ in drawn]
@@ -179,13 +196,17 @@ def sample_texts(
     chosen = np.flatnonzero(_within(encoded.lengths, encoded.language_ids, share))
     judges = np.arange(len(chosen)) % HELD_OUT == HELD_OUT - 1
     if not judges.any():
-        raise HeadstartError(
-            f"{len(chosen)} texts are too few for a refit",
-            where="recipe key init.refit",
-            way_out=f"give at least {HELD_OUT} texts, or more tokens",
-        )
+        raise _too_few(len(chosen), where)
     parts = [pack(encoded.lengths, chosen[mask], tokens=BATCH_TOKENS) for mask in (~judges, judges)]
     return Sample(encoded, *parts)
+
+
+def _too_few(count: int, where: str) -> HeadstartError:
+    return HeadstartError(
+        f"{count} texts are too few to look at",
+        where=f"recipe key {where}",
+        way_out=f"give at least {HELD_OUT} texts, or more tokens",
+    )
 
 
 def _within(lengths: Ints, language_ids: Ints, share: int) -> NDArray[np.bool_]:

@@ -25,7 +25,6 @@ from transformers import (
 from headstart.assembly import assemble, prefix_of, quiet
 from headstart.corpus import check_labels
 from headstart.errors import HeadstartError
-from headstart.families import family_of
 from headstart.fitting import fit
 from headstart.layout import Head, entries, lengths, shape_of
 from headstart.layout import count_parameters as count
@@ -35,6 +34,7 @@ from headstart.reader import (
     find_folder,
     first_line,
     fit_base,
+    most_positions,
     open_model,
     weight_files,
 )
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 _TOKENIZERS: Any = AutoTokenizer
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-# Families that count positions from pad id + 1.
-_AFTER_PADDING = frozenset({"xlm-roberta", "roberta", "camembert"})
 _DECIDING = (  # all that a tokenizer may be read from
     "tokenizer*", "*vocab*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json"
 )  # fmt: skip
@@ -110,7 +108,7 @@ def check_base(named: Named, *, task: Head, teacher: Opened | None = None) -> No
     fit_base(opened, teacher or opened, task)
 
 
-def load_encoder(named: Named) -> PreTrainedModel:
+def load_encoder(named: Named | PreTrainedModel) -> PreTrainedModel:
     """Load an encoder without any head, such as a teacher's base.
 
     Raises:
@@ -174,15 +172,11 @@ def check_length(config: Mapping[str, Any], max_length: int) -> None:
     Raises:
         HeadstartError: There are fewer positions than pieces.
     """
-    family = family_of(config)
-    if not any("position" in weight.axes and weight.when(config) for weight in family.stem):
-        return
-    largest = int(config["max_position_embeddings"])
-    if family.model_type in _AFTER_PADDING:
-        largest -= int(config["pad_token_id"]) + 1
-    if max_length > largest:
+    largest = most_positions(config)
+    if largest is not None and max_length > largest:
+        name = config["model_type"]
         raise HeadstartError(
-            f"inputs of {max_length} tokens, but the {family.model_type} has {largest} positions",
+            f"inputs of {max_length} tokens, but the {name} has {largest} positions",
             where="recipe key data.max_length",
             way_out=f"set it to {largest} or less",
         )

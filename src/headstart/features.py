@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from headstart.assembly import prefix_of
+from headstart.errors import HeadstartError
 from headstart.flow import Solve, Tap, out_of
 from headstart.layout import shape_of
 from headstart.objectives import FEATURES
@@ -92,7 +94,11 @@ class Features:
     terms: Mapping[str, Term]
 
     def bind(self, student: PreTrainedModel) -> Bound:
-        """Find the places to compare in both models."""
+        """Find the places to compare in both models.
+
+        Raises:
+            HeadstartError: The student was not cut from this teacher.
+        """
         return Bound(self, student)
 
 
@@ -104,7 +110,16 @@ class Bound:
         opened = open_model(student)
         family, selection = opened.family, features.selection
         self.weights = {name: t.weight for name, t in features.terms.items() if name in FEATURES}
-        self.heads = shape_of(family, opened.plain).heads
+        theirs = open_model(features.teacher)
+        shape = shape_of(theirs.family, theirs.plain)
+        if theirs.family != family or shape != selection.teacher:
+            raise HeadstartError(
+                f"the student was cut from {selection.teacher}, and the teacher is {shape}",
+                where="train.objective",
+                way_out="distil from the model that it was cut from, or leave hidden and relation",
+            )
+        # A head keeps its width, so that both widths are multiples of what the counts share.
+        self.heads = gcd(shape_of(family, opened.plain).heads, shape.heads)
         last = len(selection.layers) - 1
 
         def taps(model: nn.Module, head: str, layers: tuple[int, ...]) -> tuple[Walk, Places]:
@@ -115,7 +130,6 @@ class Bound:
             return Walk(model, [tap.path for tap in blocks]), Places(blocks, maps)
 
         self.student, self.ours = taps(student, opened.head, tuple(range(last + 1)))
-        theirs = open_model(features.teacher)
         self.teacher, self.theirs = taps(features.teacher, theirs.head, selection.layers)
         self.kept = torch.tensor(selection.hidden, device=student.device)
 

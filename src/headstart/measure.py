@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headstart.encode import Batch
-    from headstart.refit import Sample
     from headstart.rules import Measured, Scores
+    from headstart.walk import Sample
 
 
 class Totals:
@@ -47,7 +47,7 @@ class Totals:
 
     def add(self, layer: int, values: Tensor, languages: Tensor) -> None:
         """Add rows of one layer: (rows, units), and the language of each."""
-        self.sums[:, layer].index_add_(0, languages, values.double().cpu())
+        self.sums[:, layer].index_add_(0, languages, values.cpu().double())
         if layer == 0:
             self.rows.index_add_(0, languages, torch.ones(len(values), dtype=torch.float64))
 
@@ -82,8 +82,8 @@ def measure(
         HeadstartError: ``taylor`` is asked of a model without a task head.
 
     Source:
-        ``taylor``: Molchanov et al. (2019), arXiv:1906.10771, equation 8, with Fisher's labels as
-        in Kwon et al. (2022), arXiv:2204.09656, section 4.1.
+        ``taylor``: Molchanov et al. (2019), arXiv:1906.10771, on gates as in Kwon et al. (2022),
+        arXiv:2204.09656; there with gold labels, here with labels drawn from the model.
     """
     opened = open_model(teacher)
     if "taylor" in rules and opened.head not in ("classification", "tagging"):

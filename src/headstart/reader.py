@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _HUB: Any = huggingface_hub
 _CONFIGS: Any = AutoConfig
 Named = str | Path
+# Families that count positions from pad id + 1.
+_AFTER_PADDING = frozenset({"xlm-roberta", "roberta", "camembert"})
 # What a model needs and nothing else: no pickles, no other engines' weights.
 _WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "*vocab*",
            "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json"]  # fmt: skip
@@ -216,6 +218,17 @@ def _fetch(name: str, patterns: list[str]) -> Path:
 def first_line(fault: Exception) -> str:
     """Give the gist of another library's error."""
     return next(iter(str(fault).splitlines()), type(fault).__name__)
+
+
+def most_positions(config: Mapping[str, Any]) -> int | None:
+    """Say how many pieces a model can read at once; None where it has no table of positions."""
+    family = family_of(config)
+    if not any("position" in weight.axes and weight.when(config) for weight in family.stem):
+        return None
+    largest = int(config["max_position_embeddings"])
+    if family.model_type in _AFTER_PADDING:
+        largest -= int(config["pad_token_id"]) + 1
+    return largest
 
 
 def read_selection(folder: Named) -> Selection:

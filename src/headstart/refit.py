@@ -28,39 +28,17 @@ from headstart.walk import Scratch, Side, Walk
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from accelerate import Accelerator
-    from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-    from headstart.encode import Batch, Encoded
+    from headstart.encode import Batch
     from headstart.flow import Step
     from headstart.layout import Head
     from headstart.ridge import Fitted
     from headstart.selection import Selection
-    from headstart.walk import Read
+    from headstart.walk import Read, Sample
 
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Text that a refit looks at, in batches.
-
-    Args:
-        encoded: The text; its labels are not read.
-        fit: Examples of each batch that is fitted to.
-        held_out: Examples of each batch that judges.
-    """
-
-    encoded: Encoded
-    fit: Sequence[NDArray[np.int64]]
-    held_out: Sequence[NDArray[np.int64]]
-
-    @property
-    def batches(self) -> list[NDArray[np.int64]]:
-        """All batches, those that judge last."""
-        return [*self.fit, *self.held_out]
 
 
 def refit(
@@ -90,7 +68,8 @@ def refit(
         What became of each map and norm, in the order of the forward pass.
 
     Raises:
-        HeadstartError: The student keeps its teacher's layers in another order.
+        HeadstartError: The student keeps its teacher's layers in another order, or the two are
+            not on one device in one precision of 32 bits or more.
     """
     if list(selection.layers) != sorted(selection.layers):
         raise HeadstartError(
@@ -98,8 +77,7 @@ def refit(
             where="recipe key init.layers",
             way_out="list them in ascending order, or leave init.refit out",
         )
-    student.eval()
-    teacher.eval()
+    _check_models(student, teacher)
     parts = (sample.fit, sample.held_out)
     add: Callable[[Tensor], Tensor] = _alone
     if accelerator is not None and accelerator.num_processes > 1:
@@ -107,7 +85,26 @@ def refit(
         parts = tuple(part[rank::world] for part in parts)
         add = partial(cast("Callable[[Tensor], Tensor]", accelerator.reduce))
     mine = replace(sample, fit=parts[0], held_out=parts[1])
-    return tuple(_Refit(student, teacher, selection, mine, tuple(ridges), add, bf16=bf16).run())
+    student.eval()
+    was_training = teacher.training
+    teacher.eval()
+    try:
+        job = _Refit(student, teacher, selection, mine, tuple(ridges), add, bf16=bf16)
+        return tuple(job.run())
+    finally:
+        teacher.train(was_training)
+
+
+def _check_models(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Refuse models that cannot be run side by side, or not precisely enough."""
+    found = {(model.device, model.dtype) for model in (student, teacher)}
+    if len(found) > 1 or student.dtype not in (torch.float32, torch.float64):
+        raise HeadstartError(
+            f"student on {student.device} in {student.dtype}, teacher on {teacher.device} in "
+            f"{teacher.dtype}",
+            where="refit",
+            way_out="put both on one device, in single precision: model.float()",
+        )
 
 
 def _alone(sums: Tensor) -> Tensor:

@@ -6,35 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+from torch import nn
 from transformers import PreTrainedModel
 
 from headstart import checkpoint
 from headstart.calibration import folder_texts, sample_texts
 from headstart.errors import HeadstartError
 from headstart.layout import shape_of
-from headstart.measure import measure
-from headstart.prepare import choose_precision, has_fast_bf16
-from headstart.reader import open_model, read_selection
+from headstart.prepare import has_fast_bf16
+from headstart.reader import most_positions, open_model, read_selection
 from headstart.recipe import Refit
 from headstart.refit import RIDGES
 from headstart.refit import refit as refit_model
-from headstart.rules import MEASURED
 from headstart.selection import Selection
 from headstart.student import SELECTION
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
-    from headstart.calibration import Rows
-    from headstart.reader import Named
-    from headstart.recipe import Recipe
+    from headstart.reader import Named, Opened
     from headstart.ridge import Fitted
-    from headstart.rules import Measured
-    from headstart.stages import Teacher
-    from headstart.student import Made
 
-MAX_LENGTH = 128  # pieces of the longest text; what is beyond is cut off
+MAX_LENGTH = 128  # pieces of the longest text, or what the model can read; the rest is cut off
 
 
 def refit(
@@ -81,9 +75,26 @@ def refit(
             )
         tokenizer = checkpoint.load_tokenizer(teacher)
     named = texts if isinstance(texts, Mapping) else {"": texts}
-    asked = Refit(tokens=tokens, ridge="auto" if ridge is None else ridge)
+    asked = ask(tokens, ridge)
     _refit(student, teacher, selection, named, tokenizer=tokenizer, asked=asked, seed=seed)
     return student
+
+
+def ask(tokens: int, ridge: float | None) -> Refit:
+    """Say how to refit, as a recipe does.
+
+    Raises:
+        HeadstartError: A number is out of range.
+    """
+    try:
+        return Refit(tokens=tokens, ridge="auto" if ridge is None else ridge)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        raise HeadstartError(
+            f"{first['loc'][0]}: {first['msg']}, and it is {first['input']}",
+            where="refit",
+            way_out="give a number above 0",
+        ) from fault
 
 
 def refit_folder(
@@ -106,9 +117,9 @@ def refit_folder(
         HeadstartError: As `refit`; or the folder is taken.
     """
     selection, out = read_selection(student), Path(out)
-    if out.exists() and any(out.iterdir()):
+    if out.is_file() or (out.exists() and any(out.iterdir())):
         raise HeadstartError(
-            "the folder holds something already",
+            "it is a file, or holds something already",
             where=str(out),
             way_out="choose a new or an empty folder",
         )
@@ -118,71 +129,6 @@ def refit_folder(
     done = _refit(model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, seed=seed)
     checkpoint.save_model(model, tokenizer, out, selection=selection)
     return done
-
-
-def scores_for(recipe: Recipe, teacher: Teacher, texts: Mapping[str, Rows]) -> Measured:
-    """Measure the teacher for the rules of a recipe that look at text; all processes do the same.
-
-    Args:
-        recipe: Says which rules, how much text, and the seed.
-        teacher: Is measured.
-        texts: By language.
-    """
-    rules = {str(rule) for rule in recipe.init.rules.values()} & {*MEASURED}
-    if not rules:
-        return {}
-    sample = sample_texts(
-        texts,
-        teacher.tokenizer,
-        task=recipe.task,
-        tokens=recipe.init.measure_tokens,
-        max_length=recipe.data.max_length,
-        seed=recipe.seed,
-    )
-    return measure(teacher.model, sample, rules, seed=recipe.seed)
-
-
-def refit_run(
-    recipe: Recipe,
-    teacher: Teacher,
-    texts: Mapping[str, Rows],
-    made: Made,
-    accelerator: Accelerator,
-) -> tuple[Fitted, ...]:
-    """Repair the student of a run, where its recipe asks for it.
-
-    Args:
-        recipe: Says how, and with which seed.
-        teacher: What the student is refitted toward; its base, if that is what was copied.
-        texts: By language.
-        made: The student; changed in place.
-        accelerator: Device and processes.
-
-    Returns:
-        What became of each map and norm; nothing where no refit is asked for.
-    """
-    asked, aim = recipe.init.refit, teacher.model
-    if asked is None:
-        return ()
-    if recipe.init.source == "base":
-        aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)
-    sample = sample_texts(
-        texts,
-        teacher.tokenizer,
-        task=recipe.task,
-        tokens=asked.tokens,
-        max_length=recipe.data.max_length,
-        seed=recipe.seed,
-    )
-    return refit_model(
-        made.model,
-        aim,
-        made.selection,
-        sample,
-        ridges=RIDGES if asked.ridge == "auto" else (asked.ridge,),
-        accelerator=accelerator,
-        bf16=choose_precision(recipe.train, accelerator) == "bf16",
-    )
 
 
 def _refit(
@@ -195,26 +141,46 @@ def _refit(
     asked: Refit,
     seed: int,
 ) -> tuple[Fitted, ...]:
-    opened = open_model(teacher)
-    shape = shape_of(opened.family, opened.plain)
-    if selection.source not in ("teacher", "base") or shape != selection.teacher:
-        raise HeadstartError(
-            f"the student is {selection.source} of {selection.teacher}, not a copy of this model",
-            where=opened.where,
-            way_out="name the model that it was cut from",
-        )
-    checkpoint.check_length(opened.plain, MAX_LENGTH)
-    tagging = open_model(student).head == "tagging"
+    opened, ours = open_model(teacher), open_model(student)
+    _check_origin(opened, ours, selection)
+    tagging = ours.head == "tagging"
     sample = sample_texts(
         {k: [t.split() for t in v] for k, v in texts.items()} if tagging else texts,
         tokenizer,
         task="tagging" if tagging else "classification",
         tokens=asked.tokens,
-        max_length=MAX_LENGTH,
+        max_length=min(MAX_LENGTH, most_positions(opened.plain) or MAX_LENGTH),
         seed=seed,
+        where="refit",
     )
-    if not isinstance(teacher, PreTrainedModel):
+    if selection.source == "base":  # its copy has the base as its aim, and no head to refit
+        teacher = checkpoint.load_encoder(teacher)
+        nn.Module.to(teacher, student.device)
+    elif not isinstance(teacher, PreTrainedModel):
         teacher = checkpoint.load_model(teacher, task=opened.head)
+        nn.Module.to(teacher, student.device)
     ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
     bf16 = has_fast_bf16(student.device.type)
     return refit_model(student, teacher, selection, sample, ridges=ridges, bf16=bf16)
+
+
+def _check_origin(teacher: Opened, student: Opened, selection: Selection) -> None:
+    """Refuse a teacher that the student cannot have been cut from."""
+    pieces = (teacher.plain["vocab_size"], student.plain["vocab_size"])
+    labels = (checkpoint.labels_of(teacher.config), checkpoint.labels_of(student.config))
+    if (
+        selection.source not in ("teacher", "base")
+        or shape_of(teacher.family, teacher.plain) != selection.teacher
+        or teacher.family != student.family
+        or pieces[0] != pieces[1]
+        or (
+            selection.source == "teacher"
+            and teacher.head == student.head
+            and labels[0] != labels[1]
+        )
+    ):
+        raise HeadstartError(
+            f"the student is {selection.source} of {selection.teacher}, not a copy of this model",
+            where=teacher.where,
+            way_out="name the model that it was cut from",
+        )

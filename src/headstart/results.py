@@ -52,6 +52,7 @@ class Trained:
 
     model: PreTrainedModel
     selection: Selection
+    text: str  # fingerprint of the unlabelled text that was read, or empty
     fitted: tuple[Fitted, ...]  # what refit did to each map and norm
     step0: dict[str, dict[str, float]]  # dev scores before the first step
     trials: list[Trial]
@@ -124,7 +125,11 @@ def record_of(
         },
         shape=sizes,
         versions=machine.versions(),
-        fingerprints={"data": corpus.fingerprint, "teacher": teacher.weights},
+        fingerprints={
+            "data": corpus.fingerprint,
+            "teacher": teacher.weights,
+            **({"text": trained.text} if trained.text else {}),
+        },
         hardware=machine.hardware(),
         commit=machine.commit(),
         marks=_marks(text, logits["student"]["test"], scores),

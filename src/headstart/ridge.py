@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+def _double(device: torch.device) -> torch.device:
+    """Say where double precision is at hand."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 class Sums:
     """What least squares needs to know of any number of rows; its size does not grow with them.
 
@@ -25,7 +30,7 @@ class Sums:
     def __init__(self, inputs: int, outputs: int, *, bias: bool, device: torch.device) -> None:
         """Start with no rows."""
         self.bias = bias
-        wide = inputs + bias
+        wide, device = inputs + bias, _double(device)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
@@ -45,6 +50,7 @@ class Sums:
             error: The target less what the map as it is leads to, shape (rows, outputs).
             target: What is wanted, shape (rows, outputs).
         """
+        x, error, target = (part.to(self.xx.device) for part in (x, error, target))
         if self.bias:
             x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
         self.rows += len(x)
@@ -74,8 +80,14 @@ class Sums:
         penalty = torch.full_like(free, float(free[: len(free) - self.bias].mean()) * ridge)
         if self.bias:
             penalty[-1] = 0.0
-        factor = torch.linalg.cholesky(self.xx + penalty.diag())
-        return torch.cholesky_solve(self.xe, factor)
+        whole = self.xx + penalty.diag()
+        factor, failed = torch.linalg.cholesky_ex(whole)
+        if not int(failed):
+            return torch.cholesky_solve(self.xe, factor)
+        # Few rows and a tiny ridge: what rounding made of the sums has directions below zero.
+        values, vectors = torch.linalg.eigh(whole)
+        least = float(penalty.max().clamp(min=1e-9 * float(values.max())))
+        return vectors @ (vectors.T @ self.xe / values.clamp(min=least)[:, None])
 
     def unexplained(self, change: Tensor | None = None) -> float:
         """Give the share of the target's variance that a change of the map leaves unexplained.
@@ -102,11 +114,11 @@ class Scales:
     def __init__(self, channels: int, *, bias: bool, device: torch.device) -> None:
         """Start with no rows."""
         self.bias = bias
-        self.sums = torch.zeros(8, channels, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(8, channels, dtype=torch.float64, device=_double(device))
 
     def add(self, x: Tensor, error: Tensor, target: Tensor) -> None:
         """Add rows of the norm's output, of what it lacks, and of what is wanted."""
-        x, e, t = x.double(), error.double(), target.double()
+        x, e, t = (part.to(self.sums.device).double() for part in (x, error, target))
         parts = (torch.ones_like(x), x, e, x * x, x * e, e * e, t, t * t)
         self.sums += torch.stack([part.sum(0) for part in parts])
 

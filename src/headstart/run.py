@@ -16,12 +16,12 @@ from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.evaluate import predict, score_languages
 from headstart.features import Features
+from headstart.groundwork import check_texts, refit_run, samples_for, scores_for
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import estimate
 from headstart.prepare import open_accelerator
 from headstart.record import Record, atomic_write, read_record, remarks
-from headstart.repair import refit_run, scores_for
 from headstart.results import Costs, Trained, record_of, write_predictions
 from headstart.rules import MEASURED
 from headstart.stages import (
@@ -84,6 +84,7 @@ def run(
     if earlier is not None:
         say(f"{out} holds this run already; nothing to do")
         return earlier
+    check_texts(recipe, str(recipe.teacher.model or base_of(recipe, session.shared)))
     session.accelerator.init_trackers("tracker")
     _say_how_long(session)
     record = _work(session, key)
@@ -250,20 +251,21 @@ def _train(
 ) -> Trained:
     """Make the student, judge it untrained, and train it."""
     recipe, accelerator = session.recipe, session.accelerator
-    texts = all_texts(text.corpus, more)
+    samples = samples_for(recipe, all_texts(text.corpus, more), teacher.tokenizer)
     with session.timed("init_seconds"):
+        scores = scores_for(recipe, teacher.model, samples.get("measure"), accelerator)
         made = make_student(
             teacher.model,
             base=teacher.base if recipe.init.source == "base" else None,
             shape=recipe.student.model_dump(exclude_none=True),
             rules=recipe.init.rules,
             source=recipe.init.source,
-            scores=scores_for(recipe, teacher, texts),
+            scores=scores,
             seed=recipe.seed,
         )
     model = made.model.to(accelerator.device)
     with session.timed("refit_seconds"):
-        fitted = refit_run(recipe, teacher, texts, made, accelerator)
+        fitted = refit_run(recipe, teacher, samples.get("refit"), made, accelerator)
     untrained = predict(model, text.splits["dev"], accelerator)
     step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
     job = job_for(
@@ -281,4 +283,5 @@ def _train(
         progress, trials = learn(model, job, RATES[recipe.init.source], floor=text.floor)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
-    return Trained(model, made.selection, fitted, step0, trials, progress)
+    read = more.fingerprint() if more.texts else ""
+    return Trained(model, made.selection, read, fitted, step0, trials, progress)

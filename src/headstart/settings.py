@@ -124,7 +124,7 @@ class Data(Part):
     folder: Place | None = None
     """Where the files are, seen from the current directory; None takes the hub's copy."""
     text: Place | None = None
-    """Folder of unlabelled text, a file a language; refit reads it."""
+    """Folder of unlabelled text, a file a language: for refit, measured rules, and below."""
     text_per_language: Count | None = None
     """Texts of it, zero-shot languages too, that the student learns the teacher's answers on."""
     languages: Annotated[Words, Field(min_length=1)]

@@ -9,16 +9,18 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from headstart import checkpoint
+from headstart.calibration import unlabelled
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError, combine
 from headstart.evaluate import predict, score_languages
 from headstart.features import Features
+from headstart.groundwork import check_texts
 from headstart.loading import expand
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, estimate, plan_sizes
 from headstart.prepare import open_accelerator
 from headstart.reader import read_config, read_selection
-from headstart.stages import RATES, base_of, job_for, open_text
+from headstart.stages import RATES, add_unlabelled, base_of, job_for, open_text
 from headstart.tune import learn
 
 if TYPE_CHECKING:
@@ -104,8 +106,10 @@ def distil(
     tokenizer = checkpoint.load_tokenizer(teacher)
     _check_tokenizers(student, teacher)
     text = open_text(data, task, tokenizer)
-    looks = needs_features(train.objective)
-    selection = read_selection(student) if looks else None
+    selection = read_selection(student) if needs_features(train.objective) else None
+    if data.text_per_language is not None:
+        more = unlabelled(text.corpus, data.text)
+        text = add_unlabelled(text, more, tokenizer, data.text_per_language, seed=seed)
     for named in (student, teacher):
         _check_lengths(text, named)
     model = checkpoint.load_model(student, task=task, labels=text.corpus.labels)
@@ -120,7 +124,9 @@ def distil(
     accelerator.init_trackers("tracker")
     progress, _ = learn(model.to(accelerator.device), job, RATES["teacher"], floor=text.floor)
     if accelerator.is_main_process:
-        checkpoint.save_model(model, tokenizer, out)
+        known = (Path(student) / "selection.json").exists()
+        kept = read_selection(student) if known else None
+        checkpoint.save_model(model, tokenizer, out, selection=kept)
     accelerator.end_training()
     return progress
 
@@ -214,6 +220,8 @@ def check(recipe: Recipe) -> Checked:
             key = (data, given or one.teacher.base, given is None)
             at = found.get(key) or found.setdefault(key, _find(one, place, faults))
             at.runs.append(one)
+            if at.text and at.named:
+                _try(partial(check_texts, one, at.named), faults)
             if at.named:
                 size = _try(partial(_sizes, one, at.named, at.labels), faults)
                 at.sizes.extend([size] if size else [])

@@ -84,19 +84,17 @@ def refit(
     teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="What it was cut from.")],
     out: NewOut,
     text: Annotated[Path, typer.Option(help="Folder of unlabelled text, a file a language.")],
-    tokens: Annotated[int, typer.Option(min=1, help="How much text is looked at.")] = 50_000,
+    tokens: Annotated[int, typer.Option(help="How much text is looked at.")] = 50_000,
     ridge: Annotated[
         float | None, typer.Option(help="Weight of the squared change; else chosen.")
     ] = None,
     seed: Seed = 0,
 ) -> None:
     """Repair an untrained student in closed form, from text without labels."""
-    from headstart.recipe import Refit
-    from headstart.repair import refit_folder
+    from headstart.repair import ask, refit_folder
     from headstart.show import show_lines
 
-    asked = Refit(tokens=tokens, ridge="auto" if ridge is None else ridge)
-    fitted = refit_folder(student, teacher, out, text=text, asked=asked, seed=seed)
+    fitted = refit_folder(student, teacher, out, text=text, asked=ask(tokens, ridge), seed=seed)
     changed = sum(one.ridge is not None for one in fitted)
     left = 100 * fitted[-1].held_out_after
     show_lines(
@@ -211,7 +209,8 @@ def _recipe(
 def _show_progress(out: Path, steps: int, score: float) -> None:
     from headstart.show import show_lines
 
-    show_lines(f"{out}: {steps:,} steps, best score on dev {100 * score:.1f}")
+    best = f", best score on dev {100 * score:.1f}" if steps else ""
+    show_lines(f"{out}: {steps:,} steps{best}")
 
 
 STEPS = {"init": init, "refit": refit, "finetune": finetune, "distil": distil, "eval": evaluate}

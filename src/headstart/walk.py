@@ -8,23 +8,47 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import TYPE_CHECKING, cast
 from weakref import finalize
 
 import torch
 from torch import Tensor, nn
 
+from headstart.errors import HeadstartError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch.utils.hooks import RemovableHandle
 
-    from headstart.encode import Batch
+    from headstart.encode import Batch, Encoded
     from headstart.flow import Tap
     from headstart.layout import Head
 
     Read = dict[Tap, list[Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Text that a refit looks at, in batches.
+
+    Args:
+        encoded: The text; its labels are not read.
+        fit: Examples of each batch that is fitted to.
+        held_out: Examples of each batch that judges.
+    """
+
+    encoded: Encoded
+    fit: Sequence[NDArray[np.int64]]
+    held_out: Sequence[NDArray[np.int64]]
+
+    @property
+    def batches(self) -> list[NDArray[np.int64]]:
+        """All batches, those that judge last."""
+        return [*self.fit, *self.held_out]
 
 
 class _ReachedError(Exception):
@@ -162,8 +186,16 @@ class Scratch:
         if batch not in self.places:
             self.places[batch] = (self.end, tensor.shape, tensor.dtype)
             self.end += content.nbytes
-        self.file.seek(self.places[batch][0])
-        self.file.write(content.data)
+        try:
+            self.file.seek(self.places[batch][0])
+            self.file.write(content.data)
+            self.file.flush()
+        except OSError as fault:
+            raise HeadstartError(
+                f"no room for {self.end / 1e9:.1f} GB of activations: {fault.strerror}",
+                where=gettempdir(),
+                way_out="set TMPDIR to a folder with more room, or look at fewer tokens",
+            ) from fault
 
     def __getitem__(self, batch: int) -> Tensor:
         """Read a batch's tensor."""

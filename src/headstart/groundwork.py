@@ -1,0 +1,143 @@
+"""What a run does with text without labels before its training: check, measure, refit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from headstart import checkpoint
+from headstart.calibration import all_texts, sample_texts, unlabelled
+from headstart.corpus import load_corpus
+from headstart.measure import measure
+from headstart.prepare import choose_precision
+from headstart.reader import read_config
+from headstart.refit import RIDGES, refit
+from headstart.rules import MEASURED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from headstart.calibration import Rows
+    from headstart.recipe import Recipe
+    from headstart.ridge import Fitted
+    from headstart.rules import Measured
+    from headstart.stages import Teacher
+    from headstart.student import Made
+    from headstart.walk import Sample
+
+
+def check_texts(recipe: Recipe, named: str) -> None:
+    """Find the faults of text without labels before any work.
+
+    Args:
+        recipe: Says what looks at text.
+        named: Folder or hub name of the teacher or its base.
+
+    Raises:
+        HeadstartError: Text is missing or too little, or longer than the model can read.
+    """
+    measures = {*recipe.init.rules.values()} & {*MEASURED}
+    if recipe.data.text is None and recipe.init.refit is None and not measures:
+        return
+    corpus = load_corpus(recipe.data, recipe.task)
+    texts = all_texts(corpus, unlabelled(corpus, recipe.data.text))
+    samples_for(recipe, texts, checkpoint.load_tokenizer(named))
+    if recipe.data.text is not None:
+        checkpoint.check_length(read_config(named).to_dict(), recipe.data.max_length)
+
+
+def samples_for(
+    recipe: Recipe, texts: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Sample]:
+    """Draw the texts that a run looks at before its training.
+
+    Args:
+        recipe: Says what looks at text, at how much, and the seed.
+        texts: By language.
+        tokenizer: The teacher's.
+
+    Returns:
+        Under `refit` and `measure`, where the recipe asks for them.
+
+    Raises:
+        HeadstartError: There is too little text.
+    """
+    wanted: dict[str, int] = {}
+    if recipe.init.refit is not None:
+        wanted["refit"] = recipe.init.refit.tokens
+    if {*recipe.init.rules.values()} & {*MEASURED}:
+        wanted["measure"] = recipe.init.measure_tokens
+    return {
+        name: sample_texts(
+            texts,
+            tokenizer,
+            task=recipe.task,
+            tokens=tokens,
+            max_length=recipe.data.max_length,
+            seed=recipe.seed,
+            where={"refit": "init.refit", "measure": "init.measure_tokens"}[name],
+        )
+        for name, tokens in wanted.items()
+    }
+
+
+def scores_for(
+    recipe: Recipe, teacher: PreTrainedModel, sample: Sample | None, accelerator: Accelerator
+) -> Measured:
+    """Measure the teacher for the rules of a recipe that look at text.
+
+    Args:
+        recipe: Says which rules, and the seed.
+        teacher: Is measured.
+        sample: The text; None where no rule looks at text.
+        accelerator: Its first process' scores are those of all.
+    """
+    if sample is None:
+        return {}
+    rules = {str(rule) for rule in recipe.init.rules.values()} & {*MEASURED}
+    found = measure(teacher, sample, rules, seed=recipe.seed)
+    if accelerator.num_processes > 1:
+        for scores in (scores for rule in found.values() for scores in rule.values()):
+            told = torch.from_numpy(scores).to(accelerator.device)
+            torch.distributed.broadcast(told, 0)
+            scores[...] = told.cpu().numpy()
+    return found
+
+
+def refit_run(
+    recipe: Recipe,
+    teacher: Teacher,
+    sample: Sample | None,
+    made: Made,
+    accelerator: Accelerator,
+) -> tuple[Fitted, ...]:
+    """Repair the student of a run, where its recipe asks for it.
+
+    Args:
+        recipe: Says how.
+        teacher: What the student is refitted toward; its base, if that is what was copied.
+        sample: The text; None where no refit is asked for.
+        made: The student; changed in place.
+        accelerator: Device and processes.
+
+    Returns:
+        What became of each map and norm.
+    """
+    asked, aim = recipe.init.refit, teacher.model
+    if asked is None or sample is None:
+        return ()
+    if recipe.init.source == "base":
+        aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)
+    return refit(
+        made.model,
+        aim,
+        made.selection,
+        sample,
+        ridges=RIDGES if asked.ridge == "auto" else (asked.ridge,),
+        accelerator=accelerator,
+        bf16=choose_precision(recipe.train, accelerator) == "bf16",
+    )
