@@ -26,7 +26,7 @@ from headstart.tune import choose_rate
 from tiny import tiny_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -304,6 +304,9 @@ def test_an_objective_without_its_teacher_is_refused(accelerator: Accelerator, n
         fit(tiny_model("bert"), job(drawn(), accelerator, objective={name: 1.0}))
 
 
+AUTO = {"learning_rate": "auto"}
+
+
 def _rigged(
     scores: dict[float, float], steps_needed: int
 ) -> Callable[[PreTrainedModel, Job], Progress]:
@@ -322,18 +325,40 @@ def test_the_best_rate_on_dev_is_chosen(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headstart.tune.fit", _rigged({1e-4: 0.6, 1e-3: 0.8, 1e-2: 0.7}, 1))
-    task = job(drawn(), accelerator, max_steps=100)
-    trials = choose_rate(fresh(), task, (1e-4, 1e-3, 1e-2), floor=0.5)
+    task = job(drawn(), accelerator, max_steps=100, **AUTO, learning_rates=[1e-4, 1e-3, 1e-2])
+    trials = choose_rate(fresh(), task, floor=0.5)
     assert [t.learning_rate for t in trials] == [1e-3, 1e-2, 1e-4]
     assert trials[0].steps == 20
+
+
+LADDERS: Mapping[str, tuple[dict[float, float], list[float]]] = {
+    "inside": ({1e-4: 0.6, 3e-4: 0.8, 1e-3: 0.7}, [3e-4, 1e-3, 1e-4]),
+    "below": (
+        {1e-4: 0.8, 3e-4: 0.7, 1e-3: 0.6, 3e-5: 0.9, 1e-5: 0.5}, [3e-5, 1e-4, 3e-4, 1e-3, 1e-5]
+    ),
+    "above": ({1e-4: 0.6, 3e-4: 0.7, 1e-3: 0.8, 3e-3: 0.75}, [1e-3, 3e-3, 3e-4, 1e-4]),
+    "to the end": (
+        {1e-4: 0.6, 3e-4: 0.7, 1e-3: 0.8, 3e-3: 0.85, 1e-2: 0.9}, [1e-2, 3e-3, 1e-3, 3e-4, 1e-4]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_auto_goes_on_beyond_an_edge_that_is_best(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch, ladder: str
+) -> None:
+    scores, expected = LADDERS[ladder]
+    monkeypatch.setattr("headstart.tune.fit", _rigged(scores, 1))
+    trials = choose_rate(fresh(), job(drawn(), accelerator, max_steps=100, **AUTO), floor=0.5)
+    assert [t.learning_rate for t in trials] == expected
 
 
 def test_trials_grow_until_they_say_something(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headstart.tune.fit", _rigged({1e-4: 0.6, 1e-3: 0.8}, 80))
-    task = job(drawn(), accelerator, max_steps=100)
-    trials = choose_rate(fresh(), task, (1e-4, 1e-3), floor=0.5)
+    task = job(drawn(), accelerator, max_steps=100, **AUTO, learning_rates=[1e-4, 1e-3])
+    trials = choose_rate(fresh(), task, floor=0.5)
     assert trials[0].learning_rate == 1e-3
     assert trials[0].steps == 80
 
@@ -341,7 +366,8 @@ def test_trials_grow_until_they_say_something(
 def test_trials_leave_the_model_as_it_is(accelerator: Accelerator) -> None:
     model = fresh()
     before = copy.deepcopy(model)
-    choose_rate(model, job(drawn(), accelerator, max_steps=5), (1e-3, 1e-2), floor=0.0)
+    task = job(drawn(), accelerator, max_steps=5, **AUTO, learning_rates=[1e-3, 1e-2])
+    choose_rate(model, task, floor=0.0)
     assert same(model, before)
 
 

@@ -25,7 +25,6 @@ from headstart.record import Record, atomic_write, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
 from headstart.rules import MEASURED
 from headstart.stages import (
-    RATES,
     add_unlabelled,
     base_of,
     fingerprint_of,
@@ -280,7 +279,7 @@ def _train(
         features = Features(teacher.model, made.selection, recipe.train.objective)
         job = replace(job, features=features)
     with session.timed("train_seconds"):
-        progress, trials = learn(model, job, RATES[recipe.init.source], floor=text.floor)
+        progress, trials = learn(model, job, floor=text.floor)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
     read = more.fingerprint() if more.texts else ""

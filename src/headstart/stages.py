@@ -40,15 +40,6 @@ if TYPE_CHECKING:
     from headstart.recipe import Recipe
     from headstart.settings import Data, Train
 
-COPIED_RATES = (1e-4, 3e-4, 1e-3)
-FRESH_RATES = (3e-4, 1e-3, 3e-3)
-RATES: Mapping[str, tuple[float, ...]] = {
-    "teacher": COPIED_RATES,
-    "base": COPIED_RATES,
-    "scratch": FRESH_RATES,
-    "permuted": FRESH_RATES,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -279,7 +270,7 @@ def _finetuned(recipe: Recipe, base: str, folder: Path, accelerator: Accelerator
             say(f"fine-tuning the teacher from {base}")
             state = place / "state"
             job = job_for(text, settings, accelerator, seed=seed, folder=state, label="teacher")
-            progress, _ = learn(start.to(accelerator.device), job, COPIED_RATES, floor=text.floor)
+            progress, _ = learn(start.to(accelerator.device), job, floor=text.floor)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 checkpoint.save_model(start, tokenizer, place / "model")

@@ -20,7 +20,7 @@ from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, estimate, plan_sizes
 from headstart.prepare import open_accelerator
 from headstart.reader import read_config, read_selection
-from headstart.stages import RATES, add_unlabelled, base_of, job_for, open_text
+from headstart.stages import add_unlabelled, base_of, job_for, open_text
 from headstart.tune import learn
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def finetune(
     model = checkpoint.with_head(base, task=task, labels=text.corpus.labels, seed=seed)
     job = job_for(text, train, accelerator, seed=seed)
     accelerator.init_trackers("tracker")
-    progress, _ = learn(model.to(accelerator.device), job, RATES["base"], floor=text.floor)
+    progress, _ = learn(model.to(accelerator.device), job, floor=text.floor)
     if accelerator.is_main_process:
         checkpoint.save_model(model, tokenizer, out)
     accelerator.end_training()
@@ -122,7 +122,7 @@ def distil(
         asked = asked.to(accelerator.device)
         job = replace(job, features=Features(asked, selection, train.objective))
     accelerator.init_trackers("tracker")
-    progress, _ = learn(model.to(accelerator.device), job, RATES["teacher"], floor=text.floor)
+    progress, _ = learn(model.to(accelerator.device), job, floor=text.floor)
     if accelerator.is_main_process:
         known = (Path(student) / "selection.json").exists()
         kept = read_selection(student) if known else None

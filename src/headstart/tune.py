@@ -12,9 +12,15 @@ from headstart.record import atomic_write
 from headstart.train import fit, total_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel
 
     from headstart.train import Job, Progress
+
+
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+FIRST = (1e-4, 3e-4, 1e-3)  # what auto begins with, whatever the weights' source
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +34,16 @@ class Trial:
     seconds: float
 
 
-def choose_rate(
-    model: PreTrainedModel, job: Job, candidates: tuple[float, ...], *, floor: float
-) -> list[Trial]:
+def choose_rate(model: PreTrainedModel, job: Job, *, floor: float) -> list[Trial]:
     """Try learning rates at a fraction of the steps; the first of the result is the best on dev.
 
-    Where none beats `floor`, the trials say nothing yet: they are repeated at twice the length.
+    The settings' own candidates are tried, or the three of `FIRST` and, for as long as the best
+    is the lowest or the highest of those tried, the next of `LADDER` beyond it. Where none beats
+    `floor`, the trials say nothing yet: they are repeated at twice the length.
 
     Args:
         model: Left as it is.
         job: The training to choose for.
-        candidates: Learning rates.
         floor: Dev score of the majority class.
 
     Returns:
@@ -47,30 +52,49 @@ def choose_rate(
     total = total_steps(job)
     steps = max(round(total * job.settings.trial_fraction), 1)
     while True:
-        short = job.settings.model_copy(
-            update={"max_steps": steps, "eval_every": steps, "patience": None}
-        )
-        trials: list[Trial] = []
-        for rate in candidates:
-            label = f"trying {rate:g}"
-            trial = replace(job, settings=short, learning_rate=rate, folder=None, label=label)
-            done = fit(copy.deepcopy(model), trial)
-            trials.append(Trial(rate, done.best_score, done.best_loss, steps, done.seconds))
-        trials.sort(key=lambda t: (-t.dev, t.dev_loss))
+        given = job.settings.learning_rates
+        trials = [_try(model, job, rate, steps) for rate in given or FIRST]
+        trials.sort(key=_worth)
+        while given is None and (rate := _beyond(trials)) is not None:
+            trials.append(_try(model, job, rate, steps))
+            trials.sort(key=_worth)
         if trials[0].dev > floor + 0.01 or steps >= total:
             return trials
         steps = min(2 * steps, total)
 
 
-def learn(
-    model: PreTrainedModel, job: Job, rates: tuple[float, ...], *, floor: float
-) -> tuple[Progress, list[Trial]]:
+def _try(model: PreTrainedModel, job: Job, rate: float, steps: int) -> Trial:
+    """Train a copy for some steps."""
+    short = job.settings.model_copy(
+        update={"max_steps": steps, "eval_every": steps, "patience": None}
+    )
+    label = f"trying {rate:g}"
+    trial = replace(job, settings=short, learning_rate=rate, folder=None, label=label)
+    done = fit(copy.deepcopy(model), trial)
+    return Trial(rate, done.best_score, done.best_loss, steps, done.seconds)
+
+
+def _worth(trial: Trial) -> tuple[float, float]:
+    return (-trial.dev, trial.dev_loss)
+
+
+def _beyond(trials: Sequence[Trial]) -> float | None:
+    """Give the rate next to the best, if that is the lowest or the highest of those tried."""
+    best, tried = trials[0].learning_rate, [trial.learning_rate for trial in trials]
+    place = LADDER.index(best)
+    if best == min(tried) and place > 0:
+        return LADDER[place - 1]
+    if best == max(tried) and place < len(LADDER) - 1:
+        return LADDER[place + 1]
+    return None
+
+
+def learn(model: PreTrainedModel, job: Job, *, floor: float) -> tuple[Progress, list[Trial]]:
     """Train a model in place, at the given learning rate or the best of several.
 
     Args:
         model: On the accelerator's device.
         job: The training.
-        rates: Candidates for `learning_rate: auto`, unless the settings name their own.
         floor: Dev score of the majority class.
 
     Returns:
@@ -78,20 +102,18 @@ def learn(
     """
     if job.settings.learning_rate != "auto" or job.settings.max_steps == 0:
         return fit(model, job), []
-    trials = _remembered(model, job, job.settings.learning_rates or rates, floor=floor)
+    trials = _remembered(model, job, floor=floor)
     rate = trials[0].learning_rate
     say(f"learning rate {rate:g}: the best on dev of {len(trials)} after {trials[0].steps} steps")
     return fit(model, replace(job, learning_rate=rate)), trials
 
 
-def _remembered(
-    model: PreTrainedModel, job: Job, rates: tuple[float, ...], *, floor: float
-) -> list[Trial]:
+def _remembered(model: PreTrainedModel, job: Job, *, floor: float) -> list[Trial]:
     """Take the trials of an interrupted run from its folder."""
     path = None if job.folder is None else job.folder / "trials.json"
     if path is not None and path.exists():
         return [Trial(**trial) for trial in json.loads(path.read_text(encoding="utf-8"))]
-    trials = choose_rate(model, job, rates, floor=floor)
+    trials = choose_rate(model, job, floor=floor)
     if path is not None and job.accelerator.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, json.dumps([asdict(trial) for trial in trials]))
