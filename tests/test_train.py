@@ -343,6 +343,15 @@ LADDERS: Mapping[str, tuple[dict[float, float], list[float]]] = {
 }  # fmt: skip
 
 
+def test_auto_does_not_climb_while_nothing_is_learned(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = {3e-5: 0.5, 1e-4: 0.5, 3e-4: 0.5, 1e-3: 0.505, 1e-5: 0.5}
+    monkeypatch.setattr("headstart.tune.fit", _rigged(flat, 1))
+    trials = choose_rate(fresh(), job(drawn(), accelerator, max_steps=100, **AUTO), floor=0.5)
+    assert max(t.learning_rate for t in trials) == 1e-3
+
+
 @pytest.mark.parametrize("ladder", LADDERS)
 def test_auto_goes_on_beyond_an_edge_that_is_best(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch, ladder: str

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+MARGIN = 0.01  # above the majority class: less says nothing
 FIRST = (1e-4, 3e-4, 1e-3)  # what auto begins with, whatever the weights' source
 
 
@@ -55,10 +56,10 @@ def choose_rate(model: PreTrainedModel, job: Job, *, floor: float) -> list[Trial
         given = job.settings.learning_rates
         trials = [_try(model, job, rate, steps) for rate in given or FIRST]
         trials.sort(key=_worth)
-        while given is None and (rate := _beyond(trials)) is not None:
+        while given is None and (rate := _beyond(trials, floor)) is not None:
             trials.append(_try(model, job, rate, steps))
             trials.sort(key=_worth)
-        if trials[0].dev > floor + 0.01 or steps >= total:
+        if trials[0].dev > floor + MARGIN or steps >= total:
             return trials
         steps = min(2 * steps, total)
 
@@ -78,13 +79,17 @@ def _worth(trial: Trial) -> tuple[float, float]:
     return (-trial.dev, trial.dev_loss)
 
 
-def _beyond(trials: Sequence[Trial]) -> float | None:
-    """Give the rate next to the best, if that is the lowest or the highest of those tried."""
+def _beyond(trials: Sequence[Trial], floor: float) -> float | None:
+    """Give the rate next to the best, if that is the lowest or the highest of those tried.
+
+    Upward only where the best has learned something: a rate that is too high learns nothing.
+    """
     best, tried = trials[0].learning_rate, [trial.learning_rate for trial in trials]
     place = LADDER.index(best)
     if best == min(tried) and place > 0:
         return LADDER[place - 1]
-    if best == max(tried) and place < len(LADDER) - 1:
+    learned = trials[0].dev > floor + MARGIN
+    if learned and best == max(tried) and place < len(LADDER) - 1:
         return LADDER[place + 1]
     return None
 
