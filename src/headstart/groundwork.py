@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from headstart.walk import Sample
 
 
+def measured_rules(recipe: Recipe) -> set[str]:
+    """List the rules of a recipe that look at text."""
+    return {str(rule) for rule in recipe.init.rules.values()} & {*MEASURED}
+
+
+def reads_text(recipe: Recipe) -> bool:
+    """Say whether a run reads unlabelled text, where its recipe names any."""
+    learns = recipe.data.text_per_language is not None
+    return learns or recipe.init.refit is not None or bool(measured_rules(recipe))
+
+
 def check_texts(recipe: Recipe, named: str) -> None:
     """Find the faults of text without labels before any work.
 
@@ -40,8 +51,7 @@ def check_texts(recipe: Recipe, named: str) -> None:
     Raises:
         HeadstartError: Text is missing or too little, or longer than the model can read.
     """
-    measures = {*recipe.init.rules.values()} & {*MEASURED}
-    if recipe.data.text is None and recipe.init.refit is None and not measures:
+    if not reads_text(recipe):
         return
     corpus = load_corpus(recipe.data, recipe.task)
     texts = all_texts(corpus, unlabelled(corpus, recipe.data.text))
@@ -69,7 +79,7 @@ def samples_for(
     wanted: dict[str, int] = {}
     if recipe.init.refit is not None:
         wanted["refit"] = recipe.init.refit.tokens
-    if {*recipe.init.rules.values()} & {*MEASURED}:
+    if measured_rules(recipe):
         wanted["measure"] = recipe.init.measure_tokens
     return {
         name: sample_texts(
@@ -98,8 +108,7 @@ def scores_for(
     """
     if sample is None:
         return {}
-    rules = {str(rule) for rule in recipe.init.rules.values()} & {*MEASURED}
-    found = measure(teacher, sample, rules, seed=recipe.seed)
+    found = measure(teacher, sample, measured_rules(recipe), seed=recipe.seed)
     if accelerator.num_processes > 1:
         for scores in (scores for rule in found.values() for scores in rule.values()):
             told = torch.from_numpy(scores).to(accelerator.device)

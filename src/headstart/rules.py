@@ -202,14 +202,13 @@ def _layers(length: int, count: int, rule: str | Sequence[int], keep_first: bool
 
 
 def _scores(known: Mapping[str, Scores], rule: str, size: str, layer: int | None) -> Scores:
-    scores = known
-    if size not in scores:
+    if size not in known:
         raise HeadstartError(
             f"rule {rule} needs scores for {size}",
             where=f"recipe key init.{size}",
             way_out="use it in a recipe, where there is text to measure on, or hand in scores",
         )
-    return scores[size] if layer is None else scores[size][layer]
+    return known[size] if layer is None else known[size][layer]
 
 
 def _check_names(rules: Mapping[str, str | Sequence[int]], source: str) -> None:

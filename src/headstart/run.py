@@ -16,14 +16,13 @@ from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.evaluate import predict, score_languages
 from headstart.features import Features
-from headstart.groundwork import check_texts, refit_run, samples_for, scores_for
+from headstart.groundwork import check_texts, reads_text, refit_run, samples_for, scores_for
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import estimate
 from headstart.prepare import open_accelerator
 from headstart.record import Record, atomic_write, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
-from headstart.rules import MEASURED
 from headstart.stages import (
     add_unlabelled,
     base_of,
@@ -127,8 +126,7 @@ def run_signature(recipe: Recipe, shared: Path) -> str:
     """Hash what decides a run's result: recipe, text, and the weights that it starts from."""
     corpus = load_corpus(recipe.data, recipe.task)
     extra = {"data": corpus.fingerprint}
-    looks = recipe.init.refit is not None or set(recipe.init.rules.values()) & {*MEASURED}
-    if looks or recipe.data.text_per_language is not None:
+    if reads_text(recipe):
         extra["text"] = unlabelled(corpus, recipe.data.text).fingerprint()
     base = base_of(recipe, shared)
     if recipe.teacher.model is not None:
@@ -190,7 +188,7 @@ def _work(session: Session, key: str) -> Record:
     session.costs.teacher_seconds = teacher.seconds
     text = open_text(recipe.data, recipe.task, teacher.tokenizer)
     checkpoint.check_length(teacher.model.config.to_dict(), text.longest)
-    more = unlabelled(text.corpus, recipe.data.text)
+    more = unlabelled(text.corpus, recipe.data.text if reads_text(recipe) else None)
     if more.left_out:
         say(f"{more.left_out:,} unlabelled texts stand in dev or test too, and are left out")
     if recipe.data.text_per_language is not None:
