@@ -231,9 +231,20 @@ def test_the_law_of_disk_has_teeth(mistake: Route, tmp_path: Path) -> None:
 def test_a_student_does_not_take_its_teacher_s_place(tmp_path: Path) -> None:
     folder = stored(tiny_model("bert"), tmp_path / "teacher")
     before = contents(folder)
-    with pytest.raises(HeadstartError, match="take its teacher's place"):
+    with pytest.raises(HeadstartError, match=r"would take the place of .*teacher"):
         cut_checkpoint(folder, tmp_path / "x" / ".." / "teacher", shape=SMALL)
     assert contents(folder) == before
+
+
+def test_nothing_that_lies_there_is_lost(tmp_path: Path) -> None:
+    folder = stored(tiny_model("bert"), tmp_path / "teacher")
+    mine = tmp_path / "mine"
+    cut_checkpoint(folder, mine, shape=SMALL)
+    (mine / "thesis.txt").write_text("mine")
+    before = contents(mine)
+    with pytest.raises(HeadstartError, match="the folder holds something already"):
+        cut_checkpoint(folder, mine, shape=SMALL)
+    assert contents(mine) == before
 
 
 def test_a_student_of_a_student_is_a_student(tmp_path: Path) -> None:

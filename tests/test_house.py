@@ -22,9 +22,9 @@ LONGEST = 300  # lines
 # A room may import only rooms named before it; a floor, its own libraries and those below.
 FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
-        """errors record document settings recipe checking loading flow layout postnorm prenorm
-        families fitting selection rules sources formats gather rows corpus metrics charsmap pack
-        machine""",
+        """errors folders record document settings recipe checking loading flow layout postnorm
+        prenorm families fitting selection rules sources formats gather rows corpus metrics
+        charsmap pack machine""",
         "numpy pyarrow pydantic pydantic_core yaml",
     ),
     "tensors": ("transplant encode ridge walk objectives", "torch tokenizers"),

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import HeadstartError
+from headstart.folders import atomic_write
 from headstart.record import (
     Record,
     Summary,
-    atomic_write,
     read_record,
     remarks,
     retention,

@@ -51,6 +51,15 @@ def test_one_teacher_and_one_pass_serve_all(made: tuple[Recipe, Path, list[Recor
     assert [r.costs["teacher_pass_seconds"] > 0 for r in records] == [True, False, False, False]
 
 
+def test_a_study_leaves_a_single_run_alone(tmp_path: Path) -> None:
+    recipe = world(tmp_path / "world")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "recipe.yaml").write_text("# signature: 0\n")
+    with pytest.raises(HeadstartError, match="holds a single run"):
+        study(recipe, tmp_path / "out")
+    assert not (tmp_path / "out" / "study.yaml").exists()
+
+
 def test_a_second_call_makes_nothing(made: tuple[Recipe, Path, list[Record]]) -> None:
     recipe, out, records = made
     paths = sorted(out.glob("runs/*/record.json"))

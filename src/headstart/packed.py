@@ -30,8 +30,8 @@ from tokenizers import (
 
 from headstart.charsmap import compile_charsmap, with_compositions
 from headstart.errors import HeadstartError
+from headstart.folders import atomic_write
 from headstart.pack import read_pack
-from headstart.record import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from statistics import fmean
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from headstart.errors import HeadstartError
+from headstart.folders import atomic_write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,25 +229,6 @@ def _finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_finite(entry) for entry in cast("Sequence[object]", value)]
     return value
-
-
-def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write a file so that it is there whole or not at all, and folders on the way.
-
-    Args:
-        path: The file; one that exists is replaced.
-        data: Its content; text is written as UTF-8.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def summarize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from headstart import checkpoint
 from headstart.calibration import folder_texts, sample_texts
 from headstart.errors import HeadstartError
+from headstart.folders import claim
 from headstart.layout import shape_of
 from headstart.prepare import has_fast_bf16
 from headstart.reader import most_positions, open_model, read_selection
@@ -23,6 +23,8 @@ from headstart.selection import Selection
 from headstart.student import SELECTION
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerBase
 
     from headstart.reader import Named, Opened
@@ -116,13 +118,8 @@ def refit_folder(
     Raises:
         HeadstartError: As `refit`; or the folder is taken.
     """
-    selection, out = read_selection(student), Path(out)
-    if out.is_file() or (out.exists() and any(out.iterdir())):
-        raise HeadstartError(
-            "it is a file, or holds something already",
-            where=str(out),
-            way_out="choose a new or an empty folder",
-        )
+    out = claim(out, student, teacher)
+    selection = read_selection(student)
     tokenizer = checkpoint.load_tokenizer(student)
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)

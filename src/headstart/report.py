@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from headstart.errors import HeadstartError
+from headstart.folders import atomic_write
 from headstart.metrics import main_metric
-from headstart.record import Record, atomic_write, read_record, read_runs, remarks
+from headstart.record import Record, read_record, read_runs, remarks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -16,12 +16,13 @@ from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.evaluate import predict, score_languages
 from headstart.features import Features
+from headstart.folders import atomic_write
 from headstart.groundwork import check_texts, reads_text, refit_run, samples_for, scores_for
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import estimate
 from headstart.prepare import open_accelerator
-from headstart.record import Record, atomic_write, read_record, remarks
+from headstart.record import Record, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
 from headstart.stages import (
     add_unlabelled,

@@ -17,10 +17,10 @@ from headstart.console import say
 from headstart.corpus import epoch_order, load_corpus
 from headstart.encode import encode
 from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
+from headstart.folders import atomic_write
 from headstart.objectives import UNLABELLED
 from headstart.reader import find_folder
 from headstart.recipe import RESULT_VERSION
-from headstart.record import atomic_write
 from headstart.sources import COLUMNS
 from headstart.teacher import alone
 from headstart.train import Dev, Job

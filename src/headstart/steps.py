@@ -14,6 +14,7 @@ from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError, combine
 from headstart.evaluate import predict, score_languages
 from headstart.features import Features
+from headstart.folders import claim
 from headstart.groundwork import check_texts
 from headstart.loading import expand
 from headstart.objectives import needs_features, needs_teacher
@@ -58,7 +59,7 @@ def finetune(
     Raises:
         HeadstartError: Base or text are at fault, or the folder is taken.
     """
-    out = _claim(out, base)
+    out = claim(out, base)
     accelerator = open_accelerator(train.tracker, _beside(out))
     tokenizer = checkpoint.load_tokenizer(base)
     text = open_text(data, task, tokenizer)
@@ -101,7 +102,7 @@ def distil(
         HeadstartError: Models or text are at fault, their labels or tokenizers differ, or the
             folder is taken.
     """
-    out = _claim(out, student, teacher)
+    out = claim(out, student, teacher)
     accelerator = open_accelerator(train.tracker, _beside(out))
     tokenizer = checkpoint.load_tokenizer(teacher)
     _check_tokenizers(student, teacher)
@@ -129,21 +130,6 @@ def distil(
         checkpoint.save_model(model, tokenizer, out, selection=kept)
     accelerator.end_training()
     return progress
-
-
-def _claim(out: str | Path, *inputs: str) -> Path:
-    """Take a folder for the result before any work: a new or an empty one."""
-    out = Path(out).resolve()
-    taken = [named for named in inputs if Path(named).resolve() == out]
-    if taken:
-        what = f"the result would take the place of {taken[0]}, which it is made from"
-    elif out.exists() and not out.is_dir():
-        what = "it is a file"
-    elif out.exists() and any(out.iterdir()):
-        what = "the folder holds something already"
-    else:
-        return out
-    raise HeadstartError(what, where=str(out), way_out="choose a new or an empty folder")
 
 
 def _beside(out: Path) -> Path:

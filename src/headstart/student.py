@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.assembly import assemble, prefix_of
 from headstart.checkpoint import load_tokenizer, save_model
 from headstart.errors import HeadstartError
 from headstart.fitting import Fit, fit
+from headstart.folders import claim
 from headstart.layout import (
     Entry,
     entries,
@@ -24,6 +24,7 @@ from headstart.transplant import magnitudes, shuffled, source_name, transplant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -161,14 +162,9 @@ def cut_checkpoint(
     """Cut a student from a teacher on disk and write its folder, tokenizer included.
 
     Raises:
-        HeadstartError: As `make_student`; or the output folder is taken.
+        HeadstartError: As `make_student`; or the output folder holds something.
     """
-    if Path(teacher).resolve() == Path(out).resolve():
-        raise HeadstartError(
-            "the student would take its teacher's place",
-            where=str(out),
-            way_out="choose another folder",
-        )
+    out = claim(out, teacher)
     made = make_student(teacher, base=base, shape=shape, rules=rules, source=source, seed=seed)
     save_model(made.model, load_tokenizer(teacher), out, selection=made.selection)
     return made

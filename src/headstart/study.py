@@ -12,8 +12,9 @@ from filelock import FileLock, Timeout
 
 from headstart.console import say
 from headstart.errors import HeadstartError
+from headstart.folders import atomic_write
 from headstart.loading import expand, load_recipe, to_yaml
-from headstart.record import atomic_write, read_record, read_runs, write_runs
+from headstart.record import read_record, read_runs, write_runs
 from headstart.run import how_long, run, run_signature
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def study(
         )
     recipe = load_recipe(recipe, overrides)
     out = Path(out)
+    if (out / "recipe.yaml").exists():
+        raise HeadstartError(
+            "the output folder holds a single run",
+            where=str(out),
+            way_out="choose another folder for the study",
+        )
     atomic_write(out / "study.yaml", to_yaml(recipe))
     with FileLock(out / ".lock"):  # the base is written by one process
         named = [(name, one, run_signature(one, out)) for name, one in expand(recipe)]

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from headstart.errors import HeadstartError
 from headstart.evaluate import number_of_labels, predict
-from headstart.record import atomic_write
+from headstart.folders import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from headstart.console import say
-from headstart.record import atomic_write
+from headstart.folders import atomic_write
 from headstart.train import fit, total_steps
 
 if TYPE_CHECKING:

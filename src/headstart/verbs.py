@@ -33,7 +33,7 @@ Examples = Annotated[int | None, typer.Option(metavar="N", help="Train rows of e
 
 def init(
     teacher: Teacher,
-    out: Out,
+    out: NewOut,
     layers: Annotated[int | None, typer.Option(help="Layers of the student.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of its residual stream.")] = None,
     heads: Annotated[int | None, typer.Option(help="Its attention heads.")] = None,
@@ -162,7 +162,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="JSON file for the scores.")] = None,
 ) -> None:
     """Score a model on the test rows of every language."""
-    from headstart.record import atomic_write
+    from headstart.folders import atomic_write
     from headstart.show import show_scores
     from headstart.steps import evaluate_model
 
