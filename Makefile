@@ -11,7 +11,7 @@ CODE := src tests tools benchmarks
 .PHONY: quickstart test test-slow check format lint types bench setup clean
 
 quickstart: $(READY)
-	$(BIN)/headstart study quickstart $(OUT)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/headstart study quickstart $(OUT)
 
 setup: $(READY)
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from headstart.calibration import Unlabelled, all_texts, sample_texts, unlabelled
+from headstart.calibration import (
+    Unlabelled,
+    all_texts,
+    folder_texts,
+    sample_texts,
+    unlabelled,
+)
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.recipe import Data
@@ -68,6 +74,17 @@ def test_a_country_finds_the_text_of_its_language(tmp_path: Path) -> None:
     data = Data(corpus="local", folder=labelled, languages=("aa",), zero_shot=("cc-XX",))
     corpus = load_corpus(data, "classification")
     assert unlabelled(corpus, folder).texts["cc-XX"] == ["the rain"]
+
+
+def test_a_text_a_line_is_read_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "sw.txt").write_text('habari "yako"\n\n  njema\tsana\n', encoding="utf-8")
+    assert folder_texts(tmp_path) == {"sw": ['habari "yako"', "  njema\tsana"]}
+
+
+def test_a_folder_of_other_files_says_which_are_read(tmp_path: Path) -> None:
+    (tmp_path / "sw.docx").write_bytes(b"x")
+    with pytest.raises(HeadstartError, match=r"no file in the folder[\s\S]*sw\.txt"):
+        folder_texts(tmp_path)
 
 
 def test_words_are_split_at_blanks_when_tagging(tmp_path: Path) -> None:

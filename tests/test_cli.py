@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from headstart import show
-from headstart.cli import app, main
+from headstart.cli import app, command_name, main
 from headstart.document import parse
 from headstart.errors import HeadstartError
 from headstart.loading import json_schema, load_recipe, shipped, to_yaml
@@ -88,6 +88,32 @@ def test_recipes_are_listed_shown_and_described(command: Command) -> None:
     assert json.loads(command("recipes", "--schema")[1]) == json_schema()
 
 
+def test_a_template_is_a_recipe(command: Command) -> None:
+    code, out, _ = command("recipes", "template")
+    assert code == 0
+    assert load_recipe(parse(out, where="template")).student.layers == 6
+    commented = out.replace("  # text:", "  text:").replace("  # columns:", "  columns:")
+    more = load_recipe(parse(commented.replace("  # refit:", "  refit:"), where="template"))
+    assert more.init.refit is not None
+    assert more.data.text is not None
+
+
+def test_the_next_command_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for called, told in (
+        (tmp_path / ".venv" / "bin" / "headstart", ".venv/bin/headstart"),
+        ("/x/headstart/__main__.py", "python -m headstart"),
+    ):
+        monkeypatch.setattr(sys, "argv", [str(called)])
+        assert command_name() == told
+    found = tmp_path / "headstart"
+    found.write_text("#!/bin/sh")
+    found.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(found)])
+    assert command_name() == "headstart"
+
+
 def test_a_study_can_be_listed_before_it_is_made(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("study", "paper-massive", tmp_path / "out", "--dry")
     assert code == 0
@@ -120,6 +146,18 @@ def test_the_law_has_teeth(command: Command) -> None:
         law_a_fault_is_told(bare)
     with pytest.raises(AssertionError):
         law_a_fault_is_told(lambda: command("recipes"))
+
+
+def test_after_ctrl_c_it_says_how_to_go_on(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["headstart.run"], "run", stopped)
+    code, _, err = command("run", "quickstart", tmp_path / "out")
+    assert code == 130
+    assert "with the same command" in err
 
 
 def test_a_fault_is_framed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +203,12 @@ def test_steps_lead_from_a_base_to_a_judged_student(
     code, out, _ = command("eval", distilled, *data, "--zero-shot", "cc", "--out", scores)
     assert code == 0
     assert list(json.loads(scores.read_text(encoding="utf-8"))) == ["aa", "bb", "cc"]
-    assert [line.split()[0] for line in out.splitlines()] == ["language", "aa", "bb", "cc"]
+    assert [line.split()[0] for line in out.splitlines()[:4]] == ["language", "aa", "bb", "cc"]
+    assert out.splitlines()[3].startswith("cc (zero-shot)")
+    assert [line.split("  ")[0] for line in out.splitlines()[4:]] == [
+        "mean, trained on",
+        "mean, zero-shot",
+    ]
 
 
 def test_a_recipe_is_checked_planned_run_and_reported(
@@ -177,7 +220,7 @@ def test_a_recipe_is_checked_planned_run_and_reported(
     assert out.startswith("no fault: 2 run(s)")
     code, out, _ = command("plan", file)
     assert code == 0
-    assert [line.split()[:2] for line in out.splitlines()[1:]] == [
+    assert [line.split()[:2] for line in out.splitlines()[1:-1]] == [
         ["teacher", "4"],
         ["student", "2"],
     ]

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.corpus import Corpus, check_labels, epoch_order, load_corpus
+from headstart.corpus import Corpus, epoch_order, load_corpus
 from headstart.errors import HeadstartError
+from headstart.labels import check_labels
 from headstart.recipe import Data
 from headstart.sources import CORPORA, QUICKSTART_INTENTS
 
@@ -308,6 +309,21 @@ def test_a_label_that_is_not_listed_is_named_with_the_nearest(tmp_path: Path) ->
     assert "did you mean 'alarms'" in caught.value.way_out
 
 
+def test_a_label_that_train_lacks_is_a_slip_unless_it_is_listed(tmp_path: Path) -> None:
+    build(tmp_path, texts, _put("label", 12, "aa"))
+    with pytest.raises(HeadstartError, match=r"'aa' stands in no train row[\s\S]*de, split test"):
+        load(tmp_path)
+    assert load(tmp_path, labels=("a", "b", "aa")).labels == ("a", "b", "aa")
+
+
+def test_a_tag_may_begin_as_it_likes_but_not_be_of_another_kind(tmp_path: Path) -> None:
+    build(tmp_path, words, _put("tags", 12, ["B-X", "I-X"]))
+    assert "I-X" in load(tmp_path, "tagging").labels
+    build(tmp_path, words, _put("tags", 12, ["O", "B-Z"]))
+    with pytest.raises(HeadstartError, match=r"label 'Z' stands in no train row"):
+        load(tmp_path, "tagging")
+
+
 def test_all_faulty_files_are_named_at_once(tmp_path: Path) -> None:
     build(tmp_path, texts, _put("text", 0, ""))
     table = pa.table(texts("sw") | {"label": [None] * 13})
@@ -439,6 +455,8 @@ def test_labels_of_a_model_must_be_the_corpus_own() -> None:
         HeadstartError, match=r"only the model has \(c\), only the corpus has \(b\)"
     ):
         check_labels(("a", "b"), ("a", "c"), where="model m")
+    with pytest.raises(HeadstartError, match="write their names into id2label"):
+        check_labels(("a", "b"), ("LABEL_0", "LABEL_1"), where="model m")
     many = [f"l{i}" for i in range(9)]
     with pytest.raises(HeadstartError, match=r"l7, … 9 in all\)"):
         check_labels(many, many[::-1], where="model m")

@@ -175,7 +175,12 @@ BROKEN: Mapping[str, tuple[str, bytes, str]] = {
     "Parquet": ("a.parquet", b"PAR1 and no more", r"not a whole Parquet file[\s\S]*a\.parquet"),
     "JSON": ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', r"not JSON[\s\S]*a\.jsonl, line 3"),
     "no object": ("a.jsonl", b'{"text": "a"}\n["b"]\n', r"not a JSON object[\s\S]*line 2"),
-    "types": ("a.jsonl", b'{"text": "a"}\n{"text": 1}\n', r"column 'text' mixes types"),
+    "types": (
+        "a.jsonl",
+        b'{"text": "a"}\n{"text": 1}\n',
+        r"mixes types[\s\S]*line 2",
+    ),
+    "empty": ("a.jsonl", b"", "the file is empty"),
     "few fields": (
         "a.csv",
         b"text,label\na,b\nc\n",

@@ -277,14 +277,18 @@ def test_treebanks_are_configurations_on_the_hub(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_no_shared_cache")
 @pytest.mark.parametrize("corpus", ["no/such", "massive", "tsm", "uner"])
 def test_an_unreachable_hub_says_what_to_do(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
+    asked: list[object] = []
+
+    def offline(*place: object, **__: object) -> None:
+        asked.append(place)
         raise ConnectionError("offline")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
     monkeypatch.setattr(datasets, "get_dataset_config_names", offline)
     with pytest.raises(HeadstartError, match=r"cannot load .* from the hub: offline") as caught:
-        take(Data(corpus=corpus, languages=("de",)))
+        take(Data(corpus=corpus, languages=("de", "fr")))
     assert "data.folder" in caught.value.way_out
+    assert len(asked) == 1  # the second language does not wait for it again
 
 
 def _write_two(folder: Path) -> None:

@@ -23,7 +23,7 @@ LONGEST = 300  # lines
 FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
         """errors folders record document settings recipe checking loading flow layout postnorm
-        prenorm families fitting selection rules sources formats gather rows corpus metrics
+        prenorm families fitting selection rules sources formats gather rows labels corpus metrics
         charsmap pack machine""",
         "numpy pyarrow pydantic pydantic_core yaml",
     ),

@@ -126,7 +126,7 @@ def test_numbers_out_of_range_are_told(teacher: str, numbers: dict[str, Any]) ->
         refit(student_from(teacher, layers=2), teacher, TEXTS, **numbers)
 
 
-@pytest.mark.parametrize("texts", [[], {}, {"aa": []}, [""]])
+@pytest.mark.parametrize("texts", [[], {}, {"aa": []}, [""], "one text"])
 def test_no_text_is_told(teacher: str, texts: Any) -> None:
     with pytest.raises(HeadstartError, match="0 texts are too few"):
         refit(student_from(teacher, layers=2), teacher, texts)

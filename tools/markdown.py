@@ -8,7 +8,6 @@ Main metric on test in percent, per language; then for each way of making a stud
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -26,11 +25,7 @@ def row(texts: Sequence[str]) -> str:
 def scores(table: Table) -> list[str]:
     """Write languages by columns."""
     head = heads(table)
-    marked = [
-        replace(line, label=f"{line.label} (zero-shot)") if line.kind == "zero-shot" else line
-        for line in table.rows
-    ]
-    return [row(head), row(["---"] * len(head)), *(row(cells(line)) for line in marked)]
+    return [row(head), row(["---"] * len(head)), *(row(cells(line)) for line in table.rows)]
 
 
 def making(table: Table) -> list[str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from headstart.encode import encode, pack
 from headstart.errors import HeadstartError
-from headstart.formats import READERS, read
+from headstart.formats import TEXT_READERS, read
 from headstart.sources import COLUMNS
 from headstart.walk import Sample
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 2048  # padded pieces of one forward pass
 HELD_OUT = 8  # one text of so many judges, the others are fitted to
+_WAY_OUT = (
+    "put a file for each language there: sw.txt with one text a line, or sw.parquet, sw.jsonl, "
+    "sw.csv, sw.tsv with a column text"
+)
 Rows = Sequence[str] | Sequence[Sequence[str]]
 
 
@@ -54,8 +58,8 @@ def unlabelled(corpus: Corpus, folder: Path | None) -> Unlabelled:
 
     Args:
         corpus: Names the languages; what stands in its dev or test is left out.
-        folder: A file a language (`pt-PT` finds `pt.parquet`), with a column `text`; None for no
-            text at all.
+        folder: A file a language (`pt-PT` finds `pt.parquet`, too), with a column `text`, or
+            `pt.txt` with a text a line; None for no text at all.
 
     Raises:
         HeadstartError: The folder is not there, or has none of the languages.
@@ -68,7 +72,7 @@ def unlabelled(corpus: Corpus, folder: Path | None) -> Unlabelled:
         raise HeadstartError(
             f"there is no text in {folder} for {', '.join(languages)}",
             where="recipe key data.text",
-            way_out="put a file for each language there, such as sw.parquet with a column text",
+            way_out=_WAY_OUT,
         )
     judged = _judged(corpus)
     kept = {name: [t for t in rows if _plain(t) not in judged] for name, rows in found.items()}
@@ -109,7 +113,7 @@ def _plain(text: str) -> str:
 def _file_of(folder: Path, language: str) -> list[str]:
     """Read a language's file, or that of the language without its country."""
     for name in (language, language.replace("_", "-").split("-")[0]):
-        for ending in READERS:
+        for ending in TEXT_READERS:
             path = folder / f"{name}{ending}"
             if path.exists():
                 return read_texts(path)
@@ -117,12 +121,12 @@ def _file_of(folder: Path, language: str) -> list[str]:
 
 
 def read_texts(path: Path) -> list[str]:
-    """Read the column `text` of a file; empty texts are left out.
+    """Read the column `text` of a file, or the lines of a `.txt`; empty texts are left out.
 
     Raises:
         HeadstartError: It has no such column, or is broken.
     """
-    table = read(path, ("text",))
+    table = read(path, ("text",), TEXT_READERS)
     if "text" not in table.column_names:
         raise HeadstartError(
             "the file has no column 'text'",
@@ -145,12 +149,13 @@ def folder_texts(folder: Path) -> dict[str, list[str]]:
     Raises:
         HeadstartError: There is none.
     """
-    files = sorted(f for f in folder.iterdir() if f.suffix in READERS) if folder.is_dir() else []
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [file for file in found if file.suffix in TEXT_READERS]
     if not files:
         raise HeadstartError(
-            "there is no folder with text there",
+            "no file in the folder holds text" if found else "there is no folder with files there",
             where=str(folder),
-            way_out="put a file for each language there, such as sw.parquet with a column text",
+            way_out=_WAY_OUT,
         )
     return {file.stem: read_texts(file) for file in files}
 

@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from headstart.assembly import assemble, prefix_of, quiet
-from headstart.corpus import check_labels
 from headstart.errors import HeadstartError
 from headstart.fitting import fit
+from headstart.labels import check_labels
 from headstart.layout import Head, entries, lengths, shape_of
 from headstart.layout import count_parameters as count
 from headstart.reader import (

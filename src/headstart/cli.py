@@ -1,7 +1,10 @@
 """The command line: one verb, one function of the library. Heavy rooms load inside commands."""
 
 import json
+import os
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +17,9 @@ from headstart.verbs import Out, RecipeName, Settings
 if TYPE_CHECKING:
     from headstart.recipe import Recipe
     from headstart.record import Record
+
+STOPPED = 130  # the exit code after Ctrl-C
+SHOWN = 12  # students whose folder is told
 
 app = typer.Typer(
     help="Small multilingual students that start as a piece of their fine-tuned teacher.",
@@ -34,6 +40,20 @@ def main() -> None:
 
         show_fault(error)
         sys.exit(2)
+    except SystemExit as left:
+        if left.code == STOPPED:
+            from headstart.show import show_stopped
+
+            show_stopped()
+        raise
+
+
+def command_name() -> str:
+    """Say how this program can be called again from the same folder."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return "python -m headstart"
+    return called.name if shutil.which(called.name) else os.path.relpath(called)
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,7 +84,7 @@ def run(
     from headstart.run import run as run_recipe
 
     _show_records([run_recipe(recipe, out, seed=seed, overrides=settings or ())])
-    _show_next(recipe, out)
+    _show_next(recipe, out, [("student", out / "student")])
 
 
 @app.command()
@@ -83,8 +103,9 @@ def study(
         return
     from headstart.study import study as run_study
 
-    _show_records(run_study(recipe, out, overrides=settings or ()))
-    _show_next(recipe, out)
+    records = run_study(recipe, out, overrides=settings or ())
+    _show_records(records)
+    _show_next(recipe, out, [(r.name, out / "runs" / r.signature / "student") for r in records])
 
 
 @app.command()
@@ -118,11 +139,12 @@ def check(recipe: RecipeName, settings: Settings = None) -> None:
 def plan(recipe: RecipeName, settings: Settings = None) -> None:
     """Tell the shape, size and cost of every student that a recipe makes."""
     from headstart.loading import load_recipe
-    from headstart.show import show_table
+    from headstart.show import show_lines, show_table
 
     rows = _plan(load_recipe(recipe, settings or ()))
     head = ["model", "layers", "hidden", "heads", "ffn", "parameters", "vocabulary", "MB", "cost"]
     show_table(head, rows)
+    show_lines("cost: products for each piece of text, as a share of the teacher's")
 
 
 def _plan(recipe: "Recipe") -> list[list[str]]:
@@ -175,6 +197,14 @@ def list_recipes() -> None:
         typer.echo(f"{name:<16}{first}")
 
 
+@recipes.command("template")
+def show_template() -> None:
+    """Print a recipe to fill in: your teacher, your languages, your text."""
+    from headstart.loading import template
+
+    typer.echo(template(), nl=False)
+
+
 @recipes.command("show")
 def show_recipe(recipe: RecipeName, settings: Settings = None) -> None:
     """Print a recipe with every default written out."""
@@ -183,19 +213,23 @@ def show_recipe(recipe: RecipeName, settings: Settings = None) -> None:
     typer.echo(to_yaml(load_recipe(recipe, settings or ())), nl=False)
 
 
-def _show_next(recipe: str, out: Path) -> None:
-    """Write the page, and say what was made and what to try next."""
+def _show_next(recipe: str, out: Path, students: Sequence[tuple[str, Path]]) -> None:
+    """Write the page, and say what was made, where it lies, and what to try next."""
     from headstart.report import report as write_report
     from headstart.show import show_lines
 
+    command = command_name()
+    left = len(students) - SHOWN
     show_lines(
         "",
-        f"The page is {write_report(out)}; each run keeps its student in a folder `student`.",
+        f"The page is {write_report(out)}; the students are ordinary transformers folders:",
+        *(f"  {name}  {place}" for name, place in students[:SHOWN]),
+        *([f"  and {left} more, in {out / 'runs'}"] if left > 0 else ()),
         "Next:",
-        f"  another shape     headstart study {recipe} {out}-3 --set student.layers=3",
-        "  your own          headstart recipes show quickstart > mine.yaml, change teacher and "
-        "data, headstart check mine.yaml",
-        "  the paper's grid  headstart check paper-massive",
+        f"  another shape       {command} study {recipe} {out}-3 --set student.layers=3",
+        f"  your teacher, data  {command} recipes template > mine.yaml",
+        f"                      fill it in, then {command} check mine.yaml",
+        f"  the paper's grid    {command} check paper-massive (reads its text from the hub)",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+LINE_EVERY = 60.0  # seconds between lines where there is no bar
 console = Console(stderr=True, highlight=False)
 
 
@@ -36,7 +38,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def track(label: str, total: int) -> Generator[Advance]:
-    """Show a bar while a block runs; nothing where standard error is no terminal.
+    """Show a bar while a block runs; a line a minute where standard error is no terminal.
 
     Args:
         label: What is being done.
@@ -52,10 +54,16 @@ def track(label: str, total: int) -> Generator[Advance]:
     quiet = not (leads() and console.is_terminal)
     with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
         bar = progress.add_task(label, total=total, note="")
+        done, said = 0, time.monotonic()
 
         def advance(steps: int = 1, note: str = "") -> None:
+            nonlocal done, said
+            done += steps
             progress.advance(bar, steps)
             if note:
                 progress.update(bar, note=note)
+            if not console.is_terminal and time.monotonic() - said > LINE_EVERY:
+                said = time.monotonic()
+                say(f"{label}: {done:,} of {total:,}{note and f', {note}'}")
 
         yield advance

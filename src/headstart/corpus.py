@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError, combine
 from headstart.gather import gather
-from headstart.rows import IOB2, check_rows, count_stray_inside, find_leaks, pairs_of
+from headstart.labels import check_known, check_tags
+from headstart.rows import check_rows, count_stray_inside, find_leaks, pairs_of
 from headstart.sources import COLUMNS, SPLIT_NAMES, source_of
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Tables = dict[tuple[str, str], pa.Table]
 """Checked rows by language and split."""
-
-SHOWN = 8  # labels that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,9 @@ def load_corpus(data: Data, task: str) -> Corpus:
     named = data.labels or source.labels or _agreed_order(raws)
     tables = _checked(raws, task, named)
     labels = named or _sorted_labels(tables, task)
-    _check_tags(labels, task)
+    if not named:
+        check_known(tables, task)
+    check_tags(labels, task)
     _check_whole(data, tables)
     kept, leaks = _limited(data, tables, task)
     _check_whole(data, kept)
@@ -130,16 +131,6 @@ def _sorted_labels(tables: Tables, task: str) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (name != "O", name)))
 
 
-def _check_tags(labels: Sequence[str], task: str) -> None:
-    wrong = [name for name in labels if not IOB2.fullmatch(name)]
-    if task == "tagging" and (wrong or "O" not in labels):
-        raise HeadstartError(
-            f"tags are not IOB2: {', '.join(wrong) or 'O is missing'}",
-            where="the corpus, or recipe key data.labels",
-            way_out="use O, B-<type> and I-<type>",
-        )
-
-
 def _check_whole(data: Data, tables: Tables) -> None:
     """Every trained-on language has every split, every zero-shot one has test."""
     wanted = [(language, split) for language in data.languages for split in SPLIT_NAMES]
@@ -148,7 +139,8 @@ def _check_whole(data: Data, tables: Tables) -> None:
         HeadstartError(
             f"language {language!r} has no {split} rows",
             where=f"corpus {data.corpus!r}",
-            way_out="leave it out of data.languages; with test rows it can be in data.zero_shot",
+            way_out=f"add {split} rows, or leave the language out of data.languages; with test "
+            "rows it can be in data.zero_shot",
         )
         for language, split in wanted
         if not tables.get((language, split))
@@ -250,37 +242,3 @@ def epoch_order(languages: Ints, alpha: float, rng: np.random.Generator) -> Ints
         rounds = [rng.permutation(rows) for _ in range(-(-count // size))]
         drawn.append(np.concatenate([*rounds, rows[:0]])[:count])
     return rng.permutation(np.concatenate(drawn))
-
-
-def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> None:
-    """Refuse a model whose labels are not the corpus' own, in the same order.
-
-    Args:
-        wanted: Labels of the corpus, in the order of their ids.
-        found: Labels of the model.
-        where: The model.
-
-    Raises:
-        HeadstartError: The sets differ, or only their order does.
-    """
-    if tuple(wanted) == tuple(found):
-        return
-    both = f"corpus {_shown(wanted)}, model {_shown(found)}"
-    if sorted(wanted) == sorted(found):
-        raise HeadstartError(
-            f"same labels, other order: {both}",
-            where=where,
-            way_out=f"set data.labels to the model's order: [{', '.join(found)}]",
-        )
-    extra, lacking = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
-    raise HeadstartError(
-        f"other labels: {both}; only the model has {_shown(extra)}, "
-        f"only the corpus has {_shown(lacking)}",
-        where=where,
-        way_out="take a model that was fine-tuned on these labels, or fine-tune one here",
-    )
-
-
-def _shown(labels: Sequence[str]) -> str:
-    few = ", ".join(labels[:SHOWN])
-    return f"({few}, … {len(labels)} in all)" if len(labels) > SHOWN else f"({few})"

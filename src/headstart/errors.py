@@ -21,6 +21,7 @@ class HeadstartError(ValueError):
     def __init__(self, what: str, *, where: str, way_out: str) -> None:
         """Put the three parts into one message."""
         self.what, self.where, self.way_out = what, where, way_out
+        self.parts: tuple[HeadstartError, ...] = ()  # of several in one
         super().__init__(f"{what}\n  where: {where}\n  way out: {way_out}")
 
     def __reduce__(self) -> tuple[object, tuple[str, str, str]]:
@@ -42,14 +43,17 @@ def combine(faults: Sequence[HeadstartError], *, where: str) -> HeadstartError:
     Returns:
         The fault itself if there is one only, otherwise a numbered list of all.
     """
+    faults = [part for fault in faults for part in fault.parts or (fault,)]
     if len(faults) == 1:
         return faults[0]
     lines = [f"{i}. {f.what} (at {f.where}; {f.way_out})" for i, f in enumerate(faults, 1)]
-    return HeadstartError(
+    whole = HeadstartError(
         f"{len(faults)} faults:\n  " + "\n  ".join(lines),
         where=where,
         way_out="mend each as it says",
     )
+    whole.parts = tuple(faults)
+    return whole
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

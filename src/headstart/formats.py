@@ -23,27 +23,33 @@ NOTE = b"headstart.classes"  # in a table's metadata: JSON, column to class name
 COMMENT = re.compile(r"#\s*[\w.:]+\s*=|-DOCSTART-")
 
 
-def read(path: Path, wanted: Collection[str]) -> pa.Table:
+def read(
+    path: Path, wanted: Collection[str], readers: Mapping[str, Reader] | None = None
+) -> pa.Table:
     """Read some columns of a file, whose ending names its format.
 
     Args:
         path: A file in UTF-8, with or without a byte order mark, or in Parquet.
         wanted: Columns to read; those that the file lacks are left out.
+        readers: Formats by ending; None for those of labelled text.
 
     Returns:
         The columns in the file's order. A CoNLL file has `tokens`, `tags`, and `id` if its
         comments name one. Class ids of Parquet files that 🤗 datasets wrote become names.
 
     Raises:
-        HeadstartError: Unknown format, or a broken file, with its line.
+        HeadstartError: Unknown format, or an empty or broken file, with its line.
     """
-    reader = READERS.get(path.suffix)
+    readers = READERS if readers is None else readers
+    reader = readers.get(path.suffix)
     if reader is None:
         raise HeadstartError(
             f"cannot read files of type {path.suffix!r}",
             where=str(path),
-            way_out=nearest(path.suffix, READERS),
+            way_out=nearest(path.suffix, readers),
         )
+    if path.stat().st_size == 0:
+        raise HeadstartError("the file is empty", where=str(path), way_out="fill or delete it")
     return reader(path, wanted)
 
 
@@ -106,7 +112,7 @@ def _parquet(path: Path, wanted: Collection[str]) -> pa.Table:
 
 
 def _jsonl(path: Path, wanted: Collection[str]) -> pa.Table:
-    rows: list[dict[str, object]] = []
+    rows: list[tuple[int, dict[str, object]]] = []
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -116,16 +122,19 @@ def _jsonl(path: Path, wanted: Collection[str]) -> pa.Table:
             raise _broken(path, f"not JSON ({error.msg})", number) from error
         if not isinstance(row, dict):
             raise _broken(path, "not a JSON object", number)
-        rows.append(cast("dict[str, object]", row))
-    columns = dict.fromkeys(key for row in rows for key in row if key in wanted)
+        rows.append((number, cast("dict[str, object]", row)))
+    columns = dict.fromkeys(key for _, row in rows for key in row if key in wanted)
     return pa.table({name: _column(path, name, rows) for name in columns})
 
 
-def _column(path: Path, name: str, rows: list[dict[str, object]]) -> pa.Array:
+def _column(path: Path, name: str, rows: list[tuple[int, dict[str, object]]]) -> pa.Array:
     try:
-        return pa.array([row.get(name) for row in rows])
+        return pa.array([row.get(name) for _, row in rows])
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise _broken(path, f"column {name!r} mixes types ({error})") from error
+        kinds = {n: type(row[name]) for n, row in rows if row.get(name) is not None}
+        first = next(iter(kinds.values()))
+        line = next((n for n, kind in kinds.items() if kind is not first), None)
+        raise _broken(path, f"column {name!r} mixes types ({error})", line) from error
 
 
 def _csv(path: Path, wanted: Collection[str]) -> pa.Table:
@@ -140,6 +149,12 @@ def _counted(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:  # noq
             yield reader.line_num, row
     except csv.Error as error:
         raise _broken(path, f"not CSV ({error})", reader.line_num) from error
+
+
+def _plain(path: Path, wanted: Collection[str]) -> pa.Table:
+    """Read one text a line."""
+    texts = [line for _, line in _lines(path)]
+    return pa.table({"text": pa.array(texts, pa.string())} if "text" in wanted else {})
 
 
 def _tsv(path: Path, wanted: Collection[str]) -> pa.Table:
@@ -249,4 +264,7 @@ READERS: Mapping[str, Reader] = {
     ".iob2": _conll,
     ".conll": _conll,
 }
-"""The formats by file ending."""
+"""The formats of labelled text by file ending."""
+
+TEXT_READERS: Mapping[str, Reader] = {**READERS, ".txt": _plain}
+"""The formats of text without labels."""

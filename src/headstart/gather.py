@@ -29,6 +29,10 @@ Place = tuple[Path, str | None]
 """A file, and its split where the path names one."""
 
 
+class UnreachableError(HeadstartError):
+    """The hub does not answer."""
+
+
 def gather(data: Data, source: Source, task: str) -> dict[str, list[Raw]]:
     """Read what there is of each language.
 
@@ -50,6 +54,8 @@ def gather(data: Data, source: Source, task: str) -> dict[str, list[Raw]]:
     for language in (*data.languages, *data.zero_shot):
         try:
             raws = opened(Reading(source, task), language)
+        except UnreachableError:
+            raise  # the other languages would wait for the network, too
         except HeadstartError as fault:
             faults.append(fault)
         else:
@@ -126,7 +132,9 @@ def _refuse(language: str, there: set[str] | list[str], where: str) -> list[Raw]
     raise HeadstartError(
         f"no language {language!r}; there are {', '.join(sorted(there)) or 'none'}",
         where=where,
-        way_out=nearest(language, there) if there else "name another folder or data set",
+        way_out=nearest(language, there)
+        if there
+        else f"name another folder or data set; files are read that end in {', '.join(READERS)}",
     )
 
 
@@ -264,8 +272,8 @@ def _download(
     return raws
 
 
-def _unreachable(hub: Hub, where: str, error: Exception) -> HeadstartError:
-    return HeadstartError(
+def _unreachable(hub: Hub, where: str, error: Exception) -> UnreachableError:
+    return UnreachableError(
         f"cannot load {where} from the hub: {error}",
         where=f"hub data set {hub.name}",
         way_out="check name, language and network, or give the files as data.folder",

@@ -37,6 +37,11 @@ def shipped() -> Mapping[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def template() -> str:
+    """Give a recipe to fill in, with a comment on what may stand where."""
+    return (Path(__file__).parent / "templates" / "recipe.yaml").read_text(encoding="utf-8")
+
+
 def load_recipe(
     source: str | Path | Mapping[str, object] | Recipe,
     overrides: Sequence[str] = (),

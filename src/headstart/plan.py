@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 BYTES = 4  # of a parameter in single precision
 # Share of the bare matrix rate that training reaches, measured on two cores: see docs/log.md.
 EFFICIENCY = 0.5
+BUSY = 0.6  # load for each processor from which on an estimate says so
 # Forward passes of both models that a refit costs, its normal equations counted in.
 REFIT_PASSES = 4
 
@@ -101,6 +103,14 @@ def plan_sizes(recipe: Recipe, named: str, *, labels: int | None = None) -> tupl
 def _inner(parameters: Mapping[str, int]) -> int:
     """Parameters that every piece passes through: all but the word embeddings."""
     return parameters["transformer"] + parameters["head"]
+
+
+def busy() -> str:
+    """Say that other programs hold this machine, which no estimate knows; empty if none do."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < BUSY * (os.cpu_count() or 1):
+        return ""
+    return f"; longer while other programs are at work here (load {load:.1f})"
 
 
 @cache
@@ -208,4 +218,4 @@ def estimate(recipes: Sequence[Recipe], named: str, text: Text, *, teachers: int
             parts[stage] = parts.get(stage, 0.0) + seconds
     shares = ", ".join(f"{k} {describe_seconds(v)}" for k, v in parts.items() if v >= 1)
     whole = f"about {describe_seconds(sum(parts.values()))} on this machine"
-    return f"{whole} ({shares})" if shares else whole
+    return (f"{whole} ({shares})" if shares else whole) + busy()

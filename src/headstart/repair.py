@@ -76,6 +76,10 @@ def refit(
                 way_out="give tokenizer=, or name the teacher's folder",
             )
         tokenizer = checkpoint.load_tokenizer(teacher)
+    if isinstance(texts, str):
+        raise HeadstartError(
+            "one text, where a list is needed", where="texts", way_out="give [text, ...]"
+        )
     named = texts if isinstance(texts, Mapping) else {"": texts}
     asked = ask(tokens, ridge)
     _refit(student, teacher, selection, named, tokenizer=tokenizer, asked=asked, seed=seed)

@@ -76,7 +76,8 @@ def heads(table: Table) -> list[str]:
 
 def cells(row: Row) -> list[str]:
     """Write a row: its label, then the scores of teachers and columns in percent."""
-    return [row.label, *map(percent, (*row.teachers, *row.scores))]
+    label = f"{row.label} (zero-shot)" if row.kind == "zero-shot" else row.label
+    return [label, *map(percent, (*row.teachers, *row.scores))]
 
 
 def read_records(out: str | Path) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from headstart.errors import HeadstartError
 
@@ -32,6 +33,11 @@ def show_fault(error: HeadstartError) -> None:
         where.print(Text(f"fault: {error}"), soft_wrap=True)
 
 
+def show_stopped() -> None:
+    """Say what Ctrl-C left behind."""
+    console(faults=True).print("stopped; run and study go on from here with the same command")
+
+
 def show_lines(*lines: str) -> None:
     """Print lines as they are."""
     for line in lines:
@@ -48,11 +54,27 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console().print(table)
 
 
-def show_scores(scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Print metrics per language, in percent."""
+def show_scores(scores: Mapping[str, Mapping[str, float]], zero_shot: Collection[str]) -> None:
+    """Print metrics per language and their means, in percent.
+
+    Args:
+        scores: Metric values under language and metric name.
+        zero_shot: Languages that were never trained on.
+    """
     names = list(dict.fromkeys(name for values in scores.values() for name in values))
+    trained = [values for language, values in scores.items() if language not in zero_shot]
+    others = [values for language, values in scores.items() if language in zero_shot]
+    means = {"mean, trained on": trained, "mean, zero-shot": others}
     rows = [
-        [language, *(f"{100 * values[name]:.1f}" for name in names)]
+        (f"{language} (zero-shot)" if language in zero_shot else language, values)
         for language, values in scores.items()
     ]
-    show_table(["language", *names], rows)
+    rows += [
+        (label, {name: fmean(values[name] for values in some) for name in names})
+        for label, some in means.items()
+        if some
+    ]
+    show_table(
+        ["language", *names],
+        [[label, *(f"{100 * values[name]:.1f}" for name in names)] for label, values in rows],
+    )

@@ -27,6 +27,7 @@ TaskName = Annotated[str | None, typer.Option(help="classification or tagging.")
 Corpus = Annotated[str, typer.Option(help="Known corpus, local, or hub name.")]
 Folder = Annotated[Path | None, typer.Option(help="Where the corpus' files are.")]
 Languages = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to train on.")]
+Known = Annotated[str, typer.Option(metavar="A,B,...", help="Languages that it was trained on.")]
 ZeroShot = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to test only.")]
 Examples = Annotated[int | None, typer.Option(metavar="N", help="Train rows of each language.")]
 
@@ -153,7 +154,7 @@ def distil(
 
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub name.")],
-    languages: Languages,
+    languages: Known,
     task: TaskName = None,
     corpus: Corpus = "local",
     folder: Folder = None,
@@ -170,7 +171,7 @@ def evaluate(
     scores = evaluate_model(model, task=recipe.task, data=recipe.data)
     if out is not None:
         atomic_write(out, json.dumps(scores, indent=2) + "\n")
-    show_scores(scores)
+    show_scores(scores, recipe.data.zero_shot)
 
 
 def _data(

@@ -1,0 +1,101 @@
+"""Labels of text and model: the same names, in the same order, each met in training."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import HeadstartError, combine
+from headstart.rows import IOB2
+from headstart.sources import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+
+UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls a class that nobody named
+SHOWN = 8  # labels that a message lists
+
+
+def check_known(tables: Mapping[tuple[str, str], pa.Table], task: str) -> None:
+    """Refuse a label of dev or test that no train row has: likely a slip of the pen.
+
+    Args:
+        tables: Checked rows by language and split.
+        task: classification or tagging; of tags the kind counts, not how they begin.
+
+    Raises:
+        HeadstartError: There are such rows; the first of them are named.
+    """
+    answer = COLUMNS[task][1]
+
+    def kinds(answers: Any) -> set[str]:  # noqa: ANN401
+        return {tag[2:] for tag in answers} if task == "tagging" else {answers}
+
+    trained = [rows[answer].to_pylist() for (_, split), rows in tables.items() if split == "train"]
+    known = set[str]().union(*(kinds(row) for rows in trained for row in rows))
+    faults = [
+        HeadstartError(
+            f"label {name!r} stands in no train row",
+            where=f"{language}, split {split}, row {row_id}",
+            way_out="mend it, or list all labels as data.labels",
+        )
+        for (language, split), rows in tables.items()
+        for row_id, row in zip(rows["id"].to_pylist(), rows[answer].to_pylist(), strict=True)
+        for name in sorted(kinds(row) - known)
+    ]
+    if trained and faults:
+        raise combine(faults[:SHOWN], where="the corpus")
+
+
+def check_tags(labels: Sequence[str], task: str) -> None:
+    """Refuse tags that are not IOB2.
+
+    Raises:
+        HeadstartError: Some are not, or `O` is missing.
+    """
+    wrong = [name for name in labels if not IOB2.fullmatch(name)]
+    if task == "tagging" and (wrong or "O" not in labels):
+        raise HeadstartError(
+            f"tags are not IOB2: {', '.join(wrong) or 'O is missing'}",
+            where="the corpus, or recipe key data.labels",
+            way_out="use O, B-<type> and I-<type>",
+        )
+
+
+def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> None:
+    """Refuse a model whose labels are not the corpus' own, in the same order.
+
+    Args:
+        wanted: Labels of the corpus, in the order of their ids.
+        found: Labels of the model.
+        where: The model.
+
+    Raises:
+        HeadstartError: The sets differ, or only their order does.
+    """
+    if tuple(wanted) == tuple(found):
+        return
+    both = f"corpus {_shown(wanted)}, model {_shown(found)}"
+    if sorted(wanted) == sorted(found):
+        raise HeadstartError(
+            f"same labels, other order: {both}",
+            where=where,
+            way_out=f"set data.labels to the model's order: [{', '.join(found)}]",
+        )
+    extra, lacking = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
+    raise HeadstartError(
+        f"other labels: {both}; only the model has {_shown(extra)}, "
+        f"only the corpus has {_shown(lacking)}",
+        where=where,
+        way_out="if these are the same classes, write their names into id2label and label2id of "
+        "its config.json, in the order that it was trained with"
+        if all(UNNAMED.fullmatch(name) for name in found)
+        else "take a model that was fine-tuned on these labels, or fine-tune one here",
+    )
+
+
+def _shown(labels: Sequence[str]) -> str:
+    few = ", ".join(labels[:SHOWN])
+    return f"({few}, … {len(labels)} in all)" if len(labels) > SHOWN else f"({few})"
