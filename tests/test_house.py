@@ -29,7 +29,8 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     ),
     "tensors": ("transplant encode ridge walk objectives", "torch tokenizers"),
     "training": (
-        """console reader assembly checkpoint packed student refit measure calibration state
+        """console reader assembly checkpoint packed student places principal refit
+        measure calibration state
         features prepare
         evaluate teacher train tune stages groundwork repair""",
         "transformers accelerate safetensors huggingface_hub rich filelock",

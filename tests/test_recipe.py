@@ -167,6 +167,14 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
         "init.refit",
         "nothing to refit toward",
     ),
+    "states of other channels": (
+        {
+            "init": {"refit": {"directions": "principal"}},
+            "train": {"objective": {"mse": 1.0, "hidden": 1.0}},
+        },
+        "train",
+        "hidden compares kept channels",
+    ),
     "an empty grid": ({"grid": {"train.epochs": []}}, "grid.train.epochs", "at least 1 item"),
     "a value twice": ({"grid": {"train.epochs": [2, 2]}}, "grid", "several runs .* epochs=2"),
     "no such baseline": ({"arms": {"abc": {}}, "baseline": "abd"}, "baseline", "mean 'abc'"),

@@ -12,8 +12,9 @@ import torch
 import headstart as hs
 from headstart.checkpoint import load_model, save_model, weights_fingerprint
 from headstart.errors import HeadstartError
+from headstart.reader import read_selection
 from headstart.recipe import Refit
-from headstart.repair import refit, refit_folder
+from headstart.repair import ask, refit, refit_folder
 from headstart.student import cut_checkpoint, make_student, student_from
 from tiny import tiny_model, tiny_tokenizer
 
@@ -57,6 +58,23 @@ def test_memory_and_disk_give_the_same_student(
     ).read_text()
 
 
+def test_principal_directions_are_told_on_disk_and_in_memory(
+    teacher: str, text: Path, tmp_path: Path
+) -> None:
+    cut_checkpoint(teacher, tmp_path / "cut", shape={"hidden": 16})
+    asked = ask(600, None, "principal")
+    refit_folder(str(tmp_path / "cut"), teacher, tmp_path / "out", text=text, asked=asked)
+    made = student_from(teacher, hidden=16)
+    in_memory = hs.refit(made, teacher, TEXTS, tokens=600, directions="principal")
+    on_disk = load_model(tmp_path / "out", task="classification")
+    assert weights_fingerprint(in_memory) == weights_fingerprint(on_disk)
+    assert read_selection(tmp_path / "out").rules["hidden"] == "principal"
+    with pytest.raises(HeadstartError, match="along principal directions already"):
+        hs.refit(in_memory, teacher, TEXTS)
+    with pytest.raises(HeadstartError, match="kept"):
+        ask(600, None, "principle")
+
+
 def test_a_refitted_student_can_be_refitted_on() -> None:
     model = tiny_model("bert", max_position_embeddings=160)
     once = refit(student_from(model, layers=2), model, TEXTS, tokenizer=tiny_tokenizer())
@@ -91,7 +109,7 @@ def test_faults_of_folders_are_told(teacher: str, student: str, text: Path, tmp_
     asked = Refit(tokens=600)
     with pytest.raises(HeadstartError, match=r"no selection\.json"):
         refit_folder(teacher, teacher, tmp_path / "out", text=text, asked=asked)
-    with pytest.raises(HeadstartError, match="no folder with text"):
+    with pytest.raises(HeadstartError, match="no folder with files"):
         refit_folder(student, teacher, tmp_path / "out", text=tmp_path / "none", asked=asked)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").touch()
@@ -126,7 +144,12 @@ def test_numbers_out_of_range_are_told(teacher: str, numbers: dict[str, Any]) ->
         refit(student_from(teacher, layers=2), teacher, TEXTS, **numbers)
 
 
-@pytest.mark.parametrize("texts", [[], {}, {"aa": []}, [""], "one text"])
+def test_a_text_is_not_taken_for_a_list_of_letters(teacher: str) -> None:
+    with pytest.raises(HeadstartError, match="one text, where a list is needed"):
+        refit(student_from(teacher, layers=2), teacher, "one text")
+
+
+@pytest.mark.parametrize("texts", [[], {}, {"aa": []}, [""]])
 def test_no_text_is_told(teacher: str, texts: Any) -> None:
     with pytest.raises(HeadstartError, match="0 texts are too few"):
         refit(student_from(teacher, layers=2), teacher, texts)

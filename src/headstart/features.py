@@ -120,6 +120,12 @@ class Bound:
             )
         # A head keeps its width, so that both widths are multiples of what the counts share.
         self.heads = gcd(shape_of(family, opened.plain).heads, shape.heads)
+        if "hidden" in self.weights and selection.rules["hidden"] == "principal":
+            raise HeadstartError(
+                "hidden compares channels, but the student's stream runs along directions",
+                where="train.objective",
+                way_out="leave hidden out, or refit with directions: kept",
+            )
         last = len(selection.layers) - 1
 
         def taps(model: nn.Module, head: str, layers: tuple[int, ...]) -> tuple[Walk, Places]:

@@ -12,7 +12,7 @@ from headstart.corpus import load_corpus
 from headstart.measure import measure
 from headstart.prepare import choose_precision
 from headstart.reader import read_config
-from headstart.refit import RIDGES, refit
+from headstart.refit import after, refit
 from headstart.rules import MEASURED
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headstart.recipe import Recipe
     from headstart.ridge import Fitted
     from headstart.rules import Measured
+    from headstart.selection import Selection
     from headstart.stages import Teacher
     from headstart.student import Made
     from headstart.walk import Sample
@@ -123,7 +124,7 @@ def refit_run(
     sample: Sample | None,
     made: Made,
     accelerator: Accelerator,
-) -> tuple[Fitted, ...]:
+) -> tuple[tuple[Fitted, ...], Selection]:
     """Repair the student of a run, where its recipe asks for it.
 
     Args:
@@ -134,19 +135,20 @@ def refit_run(
         accelerator: Device and processes.
 
     Returns:
-        What became of each map and norm.
+        What became of each map and norm, and the student's selection from now on.
     """
     asked, aim = recipe.init.refit, teacher.model
     if asked is None or sample is None:
-        return ()
+        return (), made.selection
     if recipe.init.source == "base":
         aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)
-    return refit(
+    fitted = refit(
         made.model,
         aim,
         made.selection,
         sample,
-        ridges=RIDGES if asked.ridge == "auto" else (asked.ridge,),
+        asked=asked,
         accelerator=accelerator,
         bf16=choose_precision(recipe.train, accelerator) == "bf16",
     )
+    return fitted, after(made.selection, asked)

@@ -128,6 +128,9 @@ class Refit(Part):
     """How much text is looked at, in all languages together: training rows, and `data.text`."""
     ridge: Positive | Literal["auto"] = "auto"
     """Weight of the squared change, in mean squares of its inputs; auto chooses for each map."""
+    directions: Literal["kept", "principal"] = "kept"
+    """What a narrower residual stream holds: the channels of `init.hidden`, or whatever varies most
+    (post-norm families; text decides). Where the width stays, the two are the same."""
 
 
 class Init(Part):
@@ -218,6 +221,17 @@ class Recipe(Part):
         if init.source == "base" and isinstance(teacher, Teacher) and teacher.base is None:
             raise ValueError("source is 'base', but teacher.base does not name the encoder")
         return init
+
+    @field_validator("train")
+    @classmethod
+    def _states_can_be_compared(cls, train: Train, info: ValidationInfo) -> Train:
+        init = info.data.get("init")
+        refit = init.refit if isinstance(init, Init) else None
+        if "hidden" in train.objective and refit is not None and refit.directions == "principal":
+            raise ValueError(
+                "hidden compares kept channels, but init.refit.directions is principal"
+            )
+        return train
 
     @field_validator("init")
     @classmethod

@@ -8,7 +8,7 @@ residual stream where it is added to that. No label is read, and no gradient tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -19,10 +19,13 @@ from headstart.assembly import prefix_of
 from headstart.console import track
 from headstart.encode import collate
 from headstart.errors import HeadstartError
-from headstart.flow import Rescale, Solve, Tap, into, out_of
+from headstart.flow import Rescale, Solve, out_of
 from headstart.layout import entries, lengths, shape_of
+from headstart.places import Place, paths_of, taps_of
+from headstart.principal import Turn
 from headstart.reader import open_model
-from headstart.ridge import Scales, Sums, best_change
+from headstart.recipe import Refit
+from headstart.ridge import Scales, Sums
 from headstart.walk import Scratch, Side, Walk
 
 if TYPE_CHECKING:
@@ -33,11 +36,13 @@ if TYPE_CHECKING:
 
     from headstart.encode import Batch
     from headstart.flow import Step
-    from headstart.layout import Head
+    from headstart.layout import Dim, Head
+    from headstart.places import View
     from headstart.ridge import Fitted
     from headstart.selection import Selection
-    from headstart.walk import Read, Sample
+    from headstart.walk import Sample
 
+PRINCIPAL = "principal"
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
 
@@ -47,7 +52,7 @@ def refit(
     selection: Selection,
     sample: Sample,
     *,
-    ridges: Sequence[float] = RIDGES,
+    asked: Refit | None = None,
     accelerator: Accelerator | None = None,
     bf16: bool = False,
 ) -> tuple[Fitted, ...]:
@@ -59,8 +64,8 @@ def refit(
             student's refitted.
         selection: What the student keeps of it.
         sample: The text.
-        ridges: Candidates for the weight of the squared change, in units of the mean square of
-            a map's inputs; held-out text chooses for each map.
+        asked: As a recipe says it: the ridge, where held-out text does not choose it for each map
+            from `RIDGES`; and whether a narrower stream runs along principal directions.
         accelerator: Knows the processes that share the text; None for one process.
         bf16: Whether matrix products of the two models run in bfloat16.
 
@@ -77,7 +82,16 @@ def refit(
             where="recipe key init.layers",
             way_out="list them in ascending order, or leave init.refit out",
         )
+    if selection.rules["hidden"] == PRINCIPAL:
+        raise HeadstartError(
+            "its stream runs along principal directions already, and no longer in the channels "
+            "that its selection names",
+            where="refit",
+            way_out="cut it again, and refit that",
+        )
     _check_models(student, teacher)
+    asked = asked or Refit()
+    ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
     parts = (sample.fit, sample.held_out)
     add: Callable[[Tensor], Tensor] = _alone
     if accelerator is not None and accelerator.num_processes > 1:
@@ -89,10 +103,20 @@ def refit(
     was_training = teacher.training
     teacher.eval()
     try:
-        job = _Refit(student, teacher, selection, mine, tuple(ridges), add, bf16=bf16)
+        job = _Refit(student, teacher, selection, mine, ridges, add, bf16=bf16)
+        if after(selection, asked) != selection:
+            job.turn()
         return tuple(job.run())
     finally:
         teacher.train(was_training)
+
+
+def after(selection: Selection, asked: Refit) -> Selection:
+    """Give the selection of a refitted student: the rule `principal` where its stream is turned."""
+    is_narrower = len(selection.hidden) < selection.teacher.hidden
+    if asked.directions != PRINCIPAL or not is_narrower:
+        return selection
+    return replace(selection, rules={**selection.rules, "hidden": PRINCIPAL})
 
 
 def _check_models(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -136,6 +160,16 @@ class _Refit:
         self.teacher = self._side(teacher, open_model(teacher).head, batches)
         named = entries(self.family, opened.plain, self.head)
         self.entries = {entry.name(self.student.prefix): entry for entry in named}
+        self.directions: Tensor | None = None
+
+    def turn(self) -> None:
+        """Let the student's stream run along the teacher's principal directions."""
+        turn = Turn(
+            self.family, self.selection, self.sizes, list(self.entries.values()),
+            self.student, self.teacher, self.add,
+        )  # fmt: skip
+        turn.check()
+        self.directions = turn.make(range(len(self.sample.fit)))
 
     def _side(self, model: PreTrainedModel, head: Head, batches: Sequence[Batch]) -> Side:
         prefix = prefix_of(self.family, head)
@@ -181,30 +215,31 @@ class _Refit:
             done += [place.settle(self.ridges, self.add) for place in places]
         return done
 
-    def _targets(self, places: Sequence[_Place], stop: int | None) -> dict[str, Scratch]:
+    def _targets(self, places: Sequence[Place], stop: int | None) -> dict[str, Scratch]:
         """Read what the teacher has at each place, in one run of its layer."""
         targets = {place.name: Scratch() for place in places}
         taps = list(dict.fromkeys(place.theirs for place in places))
         for i, batch in enumerate(self.teacher.batches if places else ()):
             there = self.teacher.read(i, taps, stop=stop)
             for place in places:
-                rows = place.rows(there[place.theirs], batch)
-                targets[place.name][i] = rows if place.kept is None else rows[:, place.kept]
+                targets[place.name][i] = place.view(place.rows(there[place.theirs], batch))
         return targets
 
-    def _places(self, step: Step, j: int | None) -> list[_Place]:
-        return [place for path in _paths(step) if (place := self._place(step, path, j))]
+    def _places(self, step: Step, j: int | None) -> list[Place]:
+        return [place for path in paths_of(step) if (place := self._place(step, path, j))]
 
-    def _place(self, step: Step, path: str, j: int | None) -> _Place | None:
+    def _place(self, step: Step, path: str, j: int | None) -> Place | None:
         """Find a map or norm in both models; None where one of them has none."""
         entry = self.entries.get(path.format(p=self.student.prefix, i=j) + ".weight")
         layer = None if j is None else self.selection.layers[j]
-        taps = _taps(step, path)
-        theirs = taps[1].at(self.teacher.prefix, layer)
+        taps = taps_of(step, path)
+        is_turned = self.directions is not None and isinstance(step, Solve) and step.total
+        aim = out_of(taps[1].path) if is_turned else taps[1]  # what the norm makes of the sum
+        theirs = aim.at(self.teacher.prefix, layer)
         if entry is None or theirs.path not in self.teacher.walk.modules:
             return None
         axis = "hidden" if isinstance(step, Solve) and step.total else entry.axes[0]
-        kept = self.selection.keep(axis, j, self.sizes)
+        on_stream = isinstance(step, Rescale) or step.total is not None
         name = path.format(p=self.student.prefix, i=j)
         module = cast("nn.Linear | nn.LayerNorm", self.student.walk.modules[name])
         size = [*reversed(module.weight.shape)]  # inputs and outputs, or channels
@@ -214,80 +249,21 @@ class _Refit:
             bias=getattr(module, "bias", None) is not None,
             device=module.weight.device,
         )
-        return _Place(
+        return Place(
             name,
             module,
             ours=(taps[0].at(self.student.prefix, j), taps[1].at(self.student.prefix, j)),
             theirs=theirs,
-            kept=None if kept is None else torch.tensor(kept, device=module.weight.device),
+            view=self._view(axis, j, on_stream=on_stream and entry.part != "head"),
             units=self.head == "tagging" and entry.part == "head",
             fit=sums(),
             held_out=sums(),
         )
 
-
-@dataclass(slots=True)
-class _Place:
-    """A map or norm to fit, and what is known of it so far."""
-
-    name: str
-    module: nn.Linear | nn.LayerNorm
-    ours: tuple[Tap, Tap]  # what it reads, and what is to equal the teacher's
-    theirs: Tap
-    kept: Tensor | None  # which of the teacher's channels
-    units: bool  # whether only labelled words count
-    fit: Sums | Scales
-    held_out: Sums | Scales
-
-    @property
-    def until(self) -> Tap:
-        """Say where a forward pass reaches it."""
-        return into(self.name)
-
-    def look(self, ours: Read, target: Tensor, batch: Batch, *, fits: bool) -> None:
-        """Add a batch."""
-        x, current = (self.rows(ours[tap], batch) for tap in self.ours)
-        (self.fit if fits else self.held_out).add(x, target - current, target)
-
-    def rows(self, found: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Lay out what counts as rows: (rows, channels)."""
-        mask = batch.inputs["attention_mask"].bool()
-        rows: list[Tensor] = []
-        for tensor in found:
-            is_text = tensor.shape[:-1] == mask.shape
-            flat = tensor.flatten(0, -2)
-            if is_text:
-                flat = flat[batch.rows] if self.units else flat[mask.flatten()]
-            rows.append(flat)
-        return torch.cat(rows)
-
-    def settle(self, ridges: Sequence[float], add: Callable[[Tensor], Tensor]) -> Fitted:
-        """Change the map or norm for the better, or leave it."""
-        change, fitted = best_change(
-            self.name, self.fit.joined(add), self.held_out.joined(add), ridges
-        )
-        if change is None:
-            return fitted
-        module = self.module
-        with torch.no_grad():
-            if isinstance(self.fit, Scales):
-                module.weight.mul_(1 + change[0])
-                if self.fit.bias:
-                    module.bias.mul_(1 + change[0]).add_(change[1])
-            else:
-                width = module.weight.shape[1]
-                module.weight.add_(change[:width].T)
-                if self.fit.bias:
-                    module.bias.add_(change[width])
-        return fitted
-
-
-def _paths(step: Step) -> tuple[str, ...]:
-    return (step.norm,) if isinstance(step, Rescale) else step.maps
-
-
-def _taps(step: Step, path: str) -> tuple[Tap, Tap]:
-    """Say what a map reads, and where the result of it can be read."""
-    if isinstance(step, Rescale):
-        return out_of(path), out_of(path)
-    return into(path), step.total or out_of(path)
+    def _view(self, axis: Dim, j: int | None, *, on_stream: bool) -> View:
+        """Say what of the teacher's channels the student is to have."""
+        if on_stream and self.directions is not None:
+            directions = self.directions
+            return lambda rows: rows @ directions.to(rows)
+        kept = self.selection.keep(axis, j, self.sizes)
+        return (lambda rows: rows) if kept is None else (lambda rows: rows[:, list(kept)])

@@ -17,7 +17,7 @@ from headstart.layout import shape_of
 from headstart.prepare import has_fast_bf16
 from headstart.reader import most_positions, open_model, read_selection
 from headstart.recipe import Refit
-from headstart.refit import RIDGES
+from headstart.refit import after
 from headstart.refit import refit as refit_model
 from headstart.selection import Selection
 from headstart.student import SELECTION
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MAX_LENGTH = 128  # pieces of the longest text, or what the model can read; the rest is cut off
 
 
-def refit(
+def refit(  # noqa: PLR0913 - all but three have defaults
     student: PreTrainedModel,
     teacher: PreTrainedModel | Named,
     texts: Sequence[str] | Mapping[str, Sequence[str]],
@@ -41,6 +41,7 @@ def refit(
     tokenizer: PreTrainedTokenizerBase | None = None,
     tokens: int = 50_000,
     ridge: float | None = None,
+    directions: str = "kept",
     seed: int = 0,
 ) -> PreTrainedModel:
     """Repair a cut student in closed form, before it is trained.
@@ -53,6 +54,8 @@ def refit(
         tokens: How much text is looked at.
         ridge: Weight of the squared change, in units of the mean square of a map's inputs; None
             lets held-out text choose for each map.
+        directions: `principal` lets the stream of a narrower student run along the directions in
+            which the teacher's varies most, instead of in some of its channels.
         seed: Of the draw of texts.
 
     Returns:
@@ -81,25 +84,27 @@ def refit(
             "one text, where a list is needed", where="texts", way_out="give [text, ...]"
         )
     named = texts if isinstance(texts, Mapping) else {"": texts}
-    asked = ask(tokens, ridge)
+    asked = ask(tokens, ridge, directions)
     _refit(student, teacher, selection, named, tokenizer=tokenizer, asked=asked, seed=seed)
+    vars(student)[SELECTION] = after(selection, asked)
     return student
 
 
-def ask(tokens: int, ridge: float | None) -> Refit:
+def ask(tokens: int, ridge: float | None, directions: str = "kept") -> Refit:
     """Say how to refit, as a recipe does.
 
     Raises:
-        HeadstartError: A number is out of range.
+        HeadstartError: A number is out of range, or the directions are not known.
     """
+    plain = {"tokens": tokens, "ridge": "auto" if ridge is None else ridge}
     try:
-        return Refit(tokens=tokens, ridge="auto" if ridge is None else ridge)
+        return Refit.model_validate(plain | {"directions": directions})
     except ValidationError as fault:
         first = fault.errors()[0]
         raise HeadstartError(
             f"{first['loc'][0]}: {first['msg']}, and it is {first['input']}",
             where="refit",
-            way_out="give a number above 0",
+            way_out="give a number above 0, and directions kept or principal",
         ) from fault
 
 
@@ -128,7 +133,7 @@ def refit_folder(
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)
     done = _refit(model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, seed=seed)
-    checkpoint.save_model(model, tokenizer, out, selection=selection)
+    checkpoint.save_model(model, tokenizer, out, selection=after(selection, asked))
     return done
 
 
@@ -160,9 +165,8 @@ def _refit(
     elif not isinstance(teacher, PreTrainedModel):
         teacher = checkpoint.load_model(teacher, task=opened.head)
         nn.Module.to(teacher, student.device)
-    ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
     bf16 = has_fast_bf16(student.device.type)
-    return refit_model(student, teacher, selection, sample, ridges=ridges, bf16=bf16)
+    return refit_model(student, teacher, selection, sample, asked=asked, bf16=bf16)
 
 
 def _check_origin(teacher: Opened, student: Opened, selection: Selection) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def _double(device: torch.device) -> torch.device:
+def double_device(device: torch.device) -> torch.device:
     """Say where double precision is at hand."""
     return torch.device("cpu") if device.type == "mps" else device
 
@@ -30,7 +30,7 @@ class Sums:
     def __init__(self, inputs: int, outputs: int, *, bias: bool, device: torch.device) -> None:
         """Start with no rows."""
         self.bias = bias
-        wide, device = inputs + bias, _double(device)
+        wide, device = inputs + bias, double_device(device)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
@@ -114,7 +114,7 @@ class Scales:
     def __init__(self, channels: int, *, bias: bool, device: torch.device) -> None:
         """Start with no rows."""
         self.bias = bias
-        self.sums = torch.zeros(8, channels, dtype=torch.float64, device=_double(device))
+        self.sums = torch.zeros(8, channels, dtype=torch.float64, device=double_device(device))
 
     def add(self, x: Tensor, error: Tensor, target: Tensor) -> None:
         """Add rows of the norm's output, of what it lacks, and of what is wanted."""

@@ -263,7 +263,7 @@ def _train(
         )
     model = made.model.to(accelerator.device)
     with session.timed("refit_seconds"):
-        fitted = refit_run(recipe, teacher, samples.get("refit"), made, accelerator)
+        fitted, selection = refit_run(recipe, teacher, samples.get("refit"), made, accelerator)
     untrained = predict(model, text.splits["dev"], accelerator)
     step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
     job = job_for(
@@ -275,11 +275,11 @@ def _train(
         folder=session.out / "state",
     )
     if needs_features(recipe.train.objective):
-        features = Features(teacher.model, made.selection, recipe.train.objective)
+        features = Features(teacher.model, selection, recipe.train.objective)
         job = replace(job, features=features)
     with session.timed("train_seconds"):
         progress, trials = learn(model, job, floor=text.floor)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
     read = more.fingerprint() if more.texts else ""
-    return Trained(model, made.selection, read, fitted, step0, trials, progress)
+    return Trained(model, selection, read, fitted, step0, trials, progress)

@@ -89,13 +89,17 @@ def refit(
     ridge: Annotated[
         float | None, typer.Option(help="Weight of the squared change; else chosen.")
     ] = None,
+    directions: Annotated[
+        str, typer.Option(help="Of a narrower stream: kept channels, or principal.")
+    ] = "kept",
     seed: Seed = 0,
 ) -> None:
     """Repair an untrained student in closed form, from text without labels."""
     from headstart.repair import ask, refit_folder
     from headstart.show import show_lines
 
-    fitted = refit_folder(student, teacher, out, text=text, asked=ask(tokens, ridge), seed=seed)
+    asked = ask(tokens, ridge, directions)
+    fitted = refit_folder(student, teacher, out, text=text, asked=asked, seed=seed)
     changed = sum(one.ridge is not None for one in fitted)
     left = 100 * fitted[-1].held_out_after
     show_lines(

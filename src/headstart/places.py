@@ -1,0 +1,94 @@
+"""A map or norm that refit solves for: what it reads, what it is to give, and the sums so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from headstart.flow import Rescale, into, out_of
+from headstart.ridge import Scales, best_change
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from headstart.encode import Batch
+    from headstart.flow import Step, Tap
+    from headstart.ridge import Fitted, Sums
+    from headstart.walk import Read
+
+View = Callable[[Tensor], Tensor]
+"""From the teacher's activations, shape (rows, channels), to those that a student is to have."""
+
+
+@dataclass(slots=True)
+class Place:
+    """A map or norm to fit, and what is known of it so far."""
+
+    name: str
+    module: nn.Linear | nn.LayerNorm
+    ours: tuple[Tap, Tap]  # what it reads, and what is to equal the teacher's
+    theirs: Tap
+    view: View  # what of the teacher's channels the student is to have
+    units: bool  # whether only labelled words count
+    fit: Sums | Scales
+    held_out: Sums | Scales
+
+    @property
+    def until(self) -> Tap:
+        """Say where a forward pass reaches it."""
+        return into(self.name)
+
+    def look(self, ours: Read, target: Tensor, batch: Batch, *, fits: bool) -> None:
+        """Add a batch."""
+        x, current = (self.rows(ours[tap], batch) for tap in self.ours)
+        (self.fit if fits else self.held_out).add(x, target - current, target)
+
+    def rows(self, found: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Lay out what counts as rows: (rows, channels)."""
+        mask = batch.inputs["attention_mask"].bool()
+        rows: list[Tensor] = []
+        for tensor in found:
+            is_text = tensor.shape[:-1] == mask.shape
+            flat = tensor.flatten(0, -2)
+            if is_text:
+                flat = flat[batch.rows] if self.units else flat[mask.flatten()]
+            rows.append(flat)
+        return torch.cat(rows)
+
+    def settle(self, ridges: Sequence[float], add: Callable[[Tensor], Tensor]) -> Fitted:
+        """Change the map or norm for the better, or leave it."""
+        change, fitted = best_change(
+            self.name, self.fit.joined(add), self.held_out.joined(add), ridges
+        )
+        if change is None:
+            return fitted
+        module = self.module
+        with torch.no_grad():
+            if isinstance(self.fit, Scales):
+                module.weight.mul_(1 + change[0])
+                if self.fit.bias:
+                    module.bias.mul_(1 + change[0]).add_(change[1])
+            else:
+                width = module.weight.shape[1]
+                module.weight.add_(change[:width].T)
+                if self.fit.bias:
+                    module.bias.add_(change[width])
+        return fitted
+
+
+def paths_of(step: Step) -> tuple[str, ...]:
+    """List the maps of a step, or its norm."""
+    return (step.norm,) if isinstance(step, Rescale) else step.maps
+
+
+def taps_of(step: Step, path: str) -> tuple[Tap, Tap]:
+    """Say what a map reads, and where the result of it can be read."""
+    if isinstance(step, Rescale):
+        return out_of(path), out_of(path)
+    return into(path), step.total or out_of(path)

@@ -1,0 +1,262 @@
+"""A narrower residual stream along the teacher's principal directions, instead of some channels.
+
+The stream of a student that keeps k of d channels can hold what any k directions hold. Where each
+sum is normalized, and gain and shift of the norms are fitted afterwards, the directions of most
+variance do: they are found on text, and every map that reads or writes the stream is turned to
+them.
+
+Source:
+    The rotation is that of SliceGPT (Ashkboos et al., 2024, arXiv:2401.15024), which needs norms
+    without mean and gain; here the refit that follows makes up for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from headstart.errors import HeadstartError
+from headstart.flow import Rescale, Solve, Tap, into, out_of
+from headstart.places import paths_of
+from headstart.ridge import double_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch.nn import Linear
+
+    from headstart.layout import Axis, Entry, Family
+    from headstart.selection import Selection
+    from headstart.walk import Side
+
+RIDGE = 1e-4  # of the map from the embeddings' sum
+BATCHES = 8  # of 2,048 tokens: the directions of a few thousand rows are those of all
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was read of the teacher: products of the stream after each norm, with a 1 beside it.
+
+    Args:
+        first: The embeddings' norm.
+        streams: Under each norm's path, shape (channels + 1, channels + 1).
+        read: The same of what the first norm reads; empty before any batch.
+        led: What that read with what came out, shape (channels + 1, channels).
+    """
+
+    first: str
+    streams: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    read: Tensor = field(default_factory=lambda: torch.zeros(()))
+    led: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, found: Mapping[Tap, Tensor]) -> None:
+        """Add a batch: rows by where they were read."""
+        wide = {tap: _with_one(rows) for tap, rows in found.items()}
+        for tap, rows in wide.items():
+            if tap.side == "output":
+                self.streams[tap.path] = rows.T @ rows + self.streams.get(tap.path, 0.0)
+        x, y = wide[into(self.first)], wide[out_of(self.first)][:, :-1]
+        self.read, self.led = self.read.to(x) + x.T @ x, self.led.to(x) + x.T @ y
+
+    def join(self, add: Callable[[Tensor], Tensor]) -> None:
+        """Sum over processes."""
+        self.streams = {path: add(products) for path, products in self.streams.items()}
+        self.read, self.led = add(self.read), add(self.led)
+
+    def covariances(self) -> list[Tensor]:
+        """Give each stream's covariance over its whole variance."""
+        found: list[Tensor] = []
+        for products in self.streams.values():
+            mean = products[:-1, -1] / products[-1, -1]
+            spread = products[:-1, :-1] / products[-1, -1] - torch.outer(mean, mean)
+            found.append(spread / spread.trace())
+        return found
+
+    def spread(self, path: str, directions: Tensor) -> float:
+        """Give the root mean square of a stream's channels along the directions."""
+        products = self.streams[path]
+        turned = directions.T @ products[:-1, :-1] @ directions / products[-1, -1]
+        return float(turned.diagonal().mean().sqrt())
+
+    def embedded(self, directions: Tensor) -> Tensor:
+        """Fit a linear map from the embeddings' sum, and a 1, to the turned stream after a norm."""
+        ridge = RIDGE * self.read.diagonal().mean() * torch.eye(len(self.read)).to(self.read)
+        return torch.linalg.solve(self.read + ridge, self.led @ directions)
+
+
+def _with_one(rows: Tensor) -> Tensor:
+    rows = rows.to(double_device(rows.device)).double()
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+
+
+def directions_of(covariances: Sequence[Tensor], width: int) -> Tensor:
+    """Find the directions in which streams vary most, all streams alike.
+
+    Args:
+        covariances: One for each stream, shape (channels, channels), each of trace 1.
+        width: How many channels there will be.
+
+    Returns:
+        Shape (channels, width): the first `width - 1` eigenvectors, turned so that no direction
+        changes the mean over the new channels, which a norm takes away; and so that the channels
+        are of about one size, as a norm has them.
+    """
+    mean = torch.stack(list(covariances)).mean(0)
+    vectors = torch.linalg.eigh(mean)[1].flip(1)[:, : width - 1]
+    draw = torch.randn(width, width - 1, generator=torch.Generator().manual_seed(0))
+    start = torch.cat([torch.ones(width, 1), draw], dim=1).to(mean)
+    return vectors @ torch.linalg.qr(start)[0][:, 1:].T
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A student and a teacher whose stream is to be turned.
+
+    Args:
+        family: Of both.
+        selection: What the student keeps of the teacher; of the stream only how many channels.
+        sizes: The teacher's length of each axis.
+        entries: The student's tensors.
+        student: Changed in place.
+        teacher: Gives directions and weights.
+        add: Sums over processes.
+    """
+
+    family: Family
+    selection: Selection
+    sizes: Mapping[Axis, int]
+    entries: Sequence[Entry]
+    student: Side
+    teacher: Side
+    add: Callable[[Tensor], Tensor]
+
+    def check(self) -> None:
+        """Refuse models whose stream cannot be turned.
+
+        Raises:
+            HeadstartError: Sums are not normalized, embeddings have a width of their own, or the
+                head predicts pieces.
+        """
+        layer = self.family.flow.layer
+        ends = {step.norm for step in layer if isinstance(step, Rescale)}
+        sums = {step.total for step in layer if isinstance(step, Solve) and step.total}
+        axes = {axis for e in self.entries if e.part != "head" for axis in e.axes}
+        if not all(tap.path in ends for tap in sums) or axes & {"embedding", "kernel"}:
+            what = f"a {self.family.model_type} of this kind has no norm after each sum"
+        elif self.student.head == "mlm":
+            what = "a head that predicts pieces reads the stream through the word embeddings"
+        else:
+            return
+        raise HeadstartError(
+            f"principal directions are not possible: {what}",
+            where="recipe key init.refit.directions",
+            way_out="set it to kept",
+        )
+
+    @torch.no_grad()
+    def make(self, batches: Sequence[int]) -> Tensor:
+        """Find the directions, and turn the student's maps to them.
+
+        Args:
+            batches: Numbers of those that may be looked at.
+
+        Returns:
+            Shape (the teacher's channels, the student's), with orthonormal columns but for one
+            that lacks: no direction changes the mean over the student's channels.
+        """
+        seen = self._look(batches[:: max(len(batches) // BATCHES, 1)])
+        directions = directions_of(seen.covariances(), len(self.selection.hidden))
+        self._turn_tables(seen, directions)
+        self._turn_layers(seen, directions)
+        self._turn_head(directions)
+        return directions
+
+    def _look(self, batches: Sequence[int]) -> _Seen:
+        """Add up products of the stream after each norm, and of what the embeddings' norm reads."""
+        at = self.teacher.prefix
+        first = self.family.flow.before[0]
+        norms = [first.norm.format(p=at)] if isinstance(first, Rescale) else []
+        for layer in range(len(self.teacher.walk.blocks)):
+            steps = self.family.flow.layer
+            norms += [s.norm.format(p=at, i=layer) for s in steps if isinstance(s, Rescale)]
+        taps = [into(norms[0]), *map(out_of, norms)]
+        seen = _Seen(norms[0])
+        for i in batches:
+            batch = self.teacher.batches[i]
+            found = self.teacher.walk.read(batch.inputs, taps)
+            mask = batch.inputs["attention_mask"].bool()
+            seen.add({tap: found[tap][0][mask] for tap in taps})
+        seen.join(self.add)
+        return seen
+
+    def _turn_tables(self, seen: _Seen, directions: Tensor) -> None:
+        """Turn the embeddings: what their sums become after the norm is linear in them, nearly."""
+        turn = seen.embedded(directions)
+        ours = dict(self.student.walk.model.named_parameters())
+        theirs = dict(self.teacher.walk.model.named_parameters())
+        for entry in self.entries:
+            if entry.layer is None and entry.part != "head" and len(entry.axes) == 2:
+                old = theirs[entry.name(self.teacher.prefix)]
+                by = directions if entry.axes[0] == "relative" else turn[:-1]
+                new = old @ by.to(old)
+                if entry.axes[0] == "vocab":  # each place has one word, so what all share is there
+                    new = new + turn[-1].to(new)
+                ours[entry.name(self.student.prefix)].copy_(new)
+        for path in (p for step in self.family.flow.before for p in paths_of(step)):
+            if path.format(p=self.student.prefix) in self.student.walk.modules:
+                self._set_norm(path, None, seen, directions)
+
+    def _turn_layers(self, seen: _Seen, directions: Tensor) -> None:
+        for entry in self.entries:
+            if entry.layer is not None and len(entry.axes) == 2:
+                out, inputs = entry.axes
+                writes = out == "hidden"
+                end = self.selection.keep(inputs if writes else out, entry.layer, self.sizes)
+                path = entry.template.removesuffix(".weight")
+                self._set_map(path, entry.layer, directions, end, writes=writes)
+        for j in range(len(self.selection.layers)):
+            for step in self.family.flow.layer:
+                if isinstance(step, Rescale):
+                    self._set_norm(step.norm, j, seen, directions)
+
+    def _turn_head(self, directions: Tensor) -> None:
+        """Turn the map that reads the stream; what follows it stays as it was cut."""
+        if self.teacher.head != self.student.head:
+            return
+        axes = {entry.template: entry.axes for entry in self.entries}
+        for path in (p for step in self.family.flow.heads[self.student.head][:1]
+                     for p in paths_of(step)):  # fmt: skip
+            if f"{path}.weight" in axes:
+                rows = self.selection.keep(axes[f"{path}.weight"][0], None, self.sizes)
+                self._set_map(path, None, directions, rows, writes=False)
+
+    def _set_map(
+        self, path: str, j: int | None, directions: Tensor, kept: Sequence[int] | None, *,
+        writes: bool,
+    ) -> None:  # fmt: skip
+        ours, theirs = self._modules(path, j)
+        old = theirs.weight
+        index = slice(None) if kept is None else list(kept)
+        turn = directions.to(old)
+        ours.weight.copy_(turn.T @ old[:, index] if writes else old[index] @ turn)
+        if getattr(ours, "bias", None) is not None:
+            ours.bias.copy_(turn.T @ theirs.bias if writes else theirs.bias[index])
+
+    def _set_norm(self, path: str, j: int | None, seen: _Seen, directions: Tensor) -> None:
+        """Give a norm the spread that the stream has there; refit sees to the rest."""
+        ours, theirs = self._modules(path, j)
+        layer = None if j is None else self.selection.layers[j]
+        name = path.format(p=self.teacher.prefix, i=layer)
+        known = name in seen.streams  # a norm of a table of positions is off the stream
+        ours.weight.fill_(seen.spread(name, directions) if known else theirs.weight.abs().mean())
+        if getattr(ours, "bias", None) is not None:
+            ours.bias.zero_()
+
+    def _modules(self, path: str, j: int | None) -> tuple[Linear, Linear]:
+        layer = None if j is None else self.selection.layers[j]
+        ours = self.student.walk.modules[path.format(p=self.student.prefix, i=j)]
+        theirs = self.teacher.walk.modules[path.format(p=self.teacher.prefix, i=layer)]
+        return cast("Linear", ours), cast("Linear", theirs)

@@ -1,0 +1,202 @@
+"""A stream along principal directions: they hold most, and every map speaks them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+import pytest
+import torch
+
+from headstart import principal
+from headstart.checkpoint import weights_fingerprint
+from headstart.errors import HeadstartError
+from headstart.principal import directions_of
+from headstart.recipe import Refit
+from headstart.refit import after, refit
+from headstart.student import make_student
+from test_refit import SMALL, distance, sample, small
+from tiny import VARIANTS, tiny_model
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from headstart.layout import Head
+    from headstart.principal import Turn
+    from headstart.student import Made
+
+OWN_KEYS = "deberta-v2/own keys of one width"
+ASKED = Refit(directions="principal")
+TURNED = (
+    "bert",
+    "xlm-roberta",
+    "roberta",
+    "camembert",
+    "distilbert",
+    "electra",
+    "deberta-v2",
+    OWN_KEYS,
+)
+
+Find = "Callable[[list[Tensor], int], Tensor]"
+
+
+def covariances(channels: int = 12, streams: int = 3) -> list[Tensor]:
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    roots = [draw(channels, channels) for _ in range(streams)]
+    found = [root @ root.T for root in roots]
+    return [one / one.trace() for one in found]
+
+
+def law_directions_hold_most_and_keep_the_mean(find: Find) -> None:
+    mean, width = torch.stack(covariances()).mean(0), 5
+    turn = find(covariances(), width)
+    within = torch.eye(width).double() - 1 / width
+    assert torch.allclose(turn.T @ turn, within, atol=1e-10)
+    held = float((turn.T @ mean @ turn).trace())
+    best = float(torch.linalg.eigvalsh(mean)[-(width - 1) :].sum())
+    assert held == pytest.approx(best, rel=1e-9)
+    assert torch.allclose(turn.sum(1), torch.zeros(12).double(), atol=1e-10)
+
+
+def test_directions_hold_most_and_keep_the_mean() -> None:
+    law_directions_hold_most_and_keep_the_mean(directions_of)
+
+
+MISTAKES: dict[str, Find] = {
+    "least": lambda c, k: directions_of([torch.eye(12).double() / 3 - one for one in c], k),
+    "with the mean": lambda c, k: torch.linalg.eigh(torch.stack(c).mean(0))[1][:, -k:],
+    "one stream": lambda c, k: directions_of(c[:1], k),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_the_law_of_directions_has_teeth(mistake: Find) -> None:
+    with pytest.raises(AssertionError):
+        law_directions_hold_most_and_keep_the_mean(mistake)
+
+
+# --- every map gives on the directions what it gives on the channels ---
+
+
+def law_maps_speak_the_directions(turn: Turn, directions: Tensor) -> None:
+    """What lies in the directions is read alike, and written as the directions have it."""
+    turned = directions.float()
+    read = turned @ torch.randn(turned.shape[1], 7, generator=torch.Generator().manual_seed(2))
+    seen = 0
+    for entry in turn.entries:
+        if entry.layer is None or len(entry.axes) != 2:
+            continue
+        path = entry.template.removesuffix(".weight")
+        places = ((turn.student, entry.layer), (turn.teacher, turn.selection.layers[entry.layer]))
+        new, old = (
+            cast("nn.Linear", side.walk.modules[path.format(p=side.prefix, i=i)]).weight
+            for side, i in places
+        )
+        if entry.axes[0] == "hidden":
+            kept = turn.selection.keep(entry.axes[1], entry.layer, turn.sizes)
+            expected = turned.T @ old[:, list(kept or range(old.shape[1]))]
+            assert torch.allclose(new, expected, atol=1e-5)
+        else:
+            kept = turn.selection.keep(entry.axes[0], entry.layer, turn.sizes)
+            expected = (old @ read)[list(kept or range(len(old)))]
+            assert torch.allclose(new @ (turned.T @ read), expected, atol=1e-4)
+        seen += 1
+    assert seen >= 6 * len(turn.selection.layers)
+
+
+def cut(variant: str, head: Head = "classification") -> tuple[PreTrainedModel, Made]:
+    if variant != OWN_KEYS:
+        return small(variant, head)
+    teacher = tiny_model("deberta-v2/own keys", head, embedding_size=32, conv_kernel_size=0)
+    return teacher, make_student(teacher, shape=SMALL)
+
+
+def turned(variant: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Turn, Tensor]:
+    """Stop a refit when the stream is turned and nothing is fitted yet."""
+    found: list[tuple[Turn, Tensor]] = []
+    make = principal.Turn.make
+
+    def stop(self: Turn, batches: range) -> Tensor:
+        found.append((self, make(self, batches)))
+        raise InterruptedError
+
+    monkeypatch.setattr(principal.Turn, "make", stop)
+    teacher, made = cut(variant)
+    with pytest.raises(InterruptedError):
+        refit(made.model, teacher, made.selection, sample(), asked=ASKED)
+    return found[0]
+
+
+@pytest.mark.parametrize("variant", TURNED)
+@torch.no_grad()
+def test_maps_speak_the_directions(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    law_maps_speak_the_directions(*turned(variant, monkeypatch))
+
+
+@pytest.mark.parametrize("mistake", ["other directions", "another layer"])
+@torch.no_grad()
+def test_the_law_of_maps_has_teeth(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, directions = turned("bert", monkeypatch)
+    if mistake == "other directions":
+        directions = directions.flip(1)
+    else:
+        first, second = (turn.student.walk.modules[f"bert.encoder.layer.{i}.output.dense"]
+                         for i in (0, 1))  # fmt: skip
+        cast("nn.Linear", first).weight.copy_(cast("nn.Linear", second).weight)
+    with pytest.raises(AssertionError):
+        law_maps_speak_the_directions(turn, directions)
+
+
+# --- the refit that follows ---
+
+
+@pytest.mark.parametrize("head", ["classification", "tagging"])
+@pytest.mark.parametrize("variant", TURNED)
+def test_a_turned_student_is_refitted_toward_its_teacher(variant: str, head: Head) -> None:
+    teacher, made = cut(variant, head)
+    fitted = refit(made.model, teacher, made.selection, sample(head), asked=ASKED)
+    assert all(one.after <= one.before + 1e-12 for one in fitted)
+    assert all(one.held_out_after <= one.held_out_before for one in fitted)
+    assert sum(one.ridge is not None for one in fitted) > len(fitted) / 2
+
+
+def test_a_turned_student_is_nearer_than_a_copy() -> None:
+    teacher, made = small("bert")
+    copied = distance(made.model, teacher)
+    refit(made.model, teacher, made.selection, sample(), asked=ASKED)
+    assert distance(made.model, teacher) < copied
+
+
+def test_where_the_width_stays_nothing_is_turned() -> None:
+    found: list[str] = []
+    for asked in (Refit(), ASKED):
+        teacher = tiny_model("bert")
+        made = make_student(teacher, shape={"layers": 2})
+        refit(made.model, teacher, made.selection, sample(), asked=asked)
+        assert after(made.selection, asked) == made.selection
+        found.append(weights_fingerprint(made.model))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("variant", "head"),
+    [("modernbert", "classification"), ("bert", "mlm")]
+    + [(name, "classification") for name in VARIANTS if "projected" in name],
+)
+def test_what_cannot_be_turned_is_refused(variant: str, head: Head) -> None:
+    teacher, made = small(variant, head)
+    before = weights_fingerprint(made.model)
+    with pytest.raises(HeadstartError, match="principal directions are not possible"):
+        refit(made.model, teacher, made.selection, sample(head), asked=ASKED)
+    assert weights_fingerprint(made.model) == before
+
+
+def test_a_turned_student_says_so_and_is_not_refitted_again() -> None:
+    teacher, made = small("bert")
+    refit(made.model, teacher, made.selection, sample(), asked=ASKED)
+    told = after(made.selection, ASKED)
+    assert told.rules["hidden"] == "principal"
+    with pytest.raises(HeadstartError, match="along principal directions already"):
+        refit(made.model, teacher, told, sample())
