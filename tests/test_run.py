@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from headstart import packed
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.recipe import Term
@@ -19,6 +20,7 @@ from headstart.record import Record, read_record
 from headstart.report import report
 from headstart.run import run, run_signature
 from headstart.selection import Selection
+from headstart.stages import base_of
 from headstart.steps import check, distil
 from headstart.student import make_student
 from world import LABELS, ROWS, world, write_base
@@ -218,6 +220,29 @@ def test_the_signature_sees_the_base_of_a_given_teacher(
     after = [run_signature(one, tmp_path) for one in (given, from_base)]
     assert after[0] == before[0]
     assert after[1] != before[1]
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_the_packed_base_can_read_all_that_any_run_reads(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher sees more rows than the student, and refit text of its own."""
+    recipe = world(tmp_path / "world", task=task)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "cc.txt").write_text("habari yako\n", encoding="utf-8")
+    changes = {"teacher.base": "quickstart", "data.examples_per_language": 3,
+               "data.test_per_language": 2, "data.text": str(tmp_path / "text")}  # fmt: skip
+    found: list[list[str]] = []
+    monkeypatch.setattr(
+        packed, "quickstart_base", lambda _place, texts: found.append(list(texts)) or "packed"
+    )
+    assert base_of(apply(recipe, changes), tmp_path) == str(tmp_path / "base")
+    wanted = {"habari yako"}
+    for file in Path(str(recipe.data.folder)).iterdir():
+        for row in map(json.loads, file.read_text().splitlines()):
+            if file.stem != "cc" or row["split"] == "test":
+                wanted.add(row.get("text") or " ".join(row["tokens"]))
+    assert set(found[0]) == wanted
 
 
 SHORT = {"data.max_length": 40}  # the tiny models have 48 positions

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headstart import checkpoint, packed
+from headstart.calibration import unlabelled
 from headstart.console import say
 from headstart.corpus import epoch_order, load_corpus
 from headstart.encode import encode
@@ -178,12 +179,15 @@ def job_for(
     )
 
 
-def texts_of(corpus: Corpus) -> list[str]:
-    """Collect all texts of a corpus; words are joined by blanks."""
-    if corpus.task == "tagging":
-        words = [w for table in corpus.splits.values() for w in table["tokens"].to_pylist()]
-        return [" ".join(sentence) for sentence in words]
-    return [text for table in corpus.splits.values() for text in table["text"].to_pylist()]
+def _readable(recipe: Recipe) -> list[str]:
+    """Collect all text that any run of these languages may read, whatever its limits."""
+    whole = {"examples_per_language": None, "dev_per_language": None, "test_per_language": None}
+    corpus = load_corpus(recipe.data.model_copy(update=whole), recipe.task)
+    column = COLUMNS[recipe.task][0]
+    rows = [row for table in corpus.splits.values() for row in table[column].to_pylist()]
+    more = unlabelled(corpus, recipe.data.text).texts.values()
+    rows += [row for some in more for row in some]
+    return [row if isinstance(row, str) else " ".join(row) for row in rows]
 
 
 def base_of(recipe: Recipe, folder: Path) -> str | None:
@@ -193,8 +197,7 @@ def base_of(recipe: Recipe, folder: Path) -> str | None:
         return base
     place = folder / "base"
     if not (place / "config.json").exists():
-        corpus = load_corpus(recipe.data, recipe.task)
-        say(packed.quickstart_base(place, texts_of(corpus)))
+        say(packed.quickstart_base(place, _readable(recipe)))
     return str(place)
 
 
