@@ -11,6 +11,7 @@ import copy
 import statistics
 import tempfile
 import timeit
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         make_teacher(folder / "teacher")
+        numbers = count()
         ratio = race(
-            lambda: cut_checkpoint(folder / "teacher", folder / "ours", shape={"layers": 6}),
-            lambda: by_hand(folder / "teacher", folder / "hand"),
+            lambda: cut_checkpoint(
+                folder / "teacher", folder / f"ours-{next(numbers)}", shape={"layers": 6}
+            ),
+            lambda: by_hand(folder / "teacher", folder / f"hand-{next(numbers)}"),
         )
     print(f"cut 12 layers to 6 on disk / by hand: {ratio:.2f}")
 

@@ -362,6 +362,23 @@ def test_auto_goes_on_beyond_an_edge_that_is_best(
     assert [t.learning_rate for t in trials] == expected
 
 
+def test_near_the_floor_the_loss_chooses(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handful of examples above the majority class is chance; the loss is not."""
+    losses = {3e-5: 3.64, 1e-4: 3.61, 3e-4: 3.66, 1e-3: 3.65, 1e-5: 3.7}
+    for score, chosen in ((0.512, 1e-4), (0.56, 3e-5)):
+
+        def fake(_model: object, task: Job, score: float = score) -> Progress:
+            rate = task.learning_rate
+            best = score if rate == 3e-5 else 0.511
+            return Progress(best_score=best, best_loss=losses[rate], seconds=1.0)
+
+        monkeypatch.setattr("headstart.tune.fit", fake)
+        task = job(drawn(), accelerator, max_steps=100, **AUTO, learning_rates=[*losses])
+        assert choose_rate(fresh(), task, floor=0.5)[0].learning_rate == chosen
+
+
 def test_trials_grow_until_they_say_something(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

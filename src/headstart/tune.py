@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 MARGIN = 0.01  # above the majority class: less says nothing
+CLEAR = 0.05  # above it: less says little, and the loss more
 FIRST = (1e-4, 3e-4, 1e-3)  # what auto begins with, whatever the weights' source
 
 
@@ -55,11 +56,10 @@ def choose_rate(model: PreTrainedModel, job: Job, *, floor: float) -> list[Trial
     while True:
         given = job.settings.learning_rates
         trials = [_try(model, job, rate, steps) for rate in given or FIRST]
-        trials.sort(key=_worth)
+        trials = _ranked(trials, floor)
         while given is None and (rate := _beyond(trials, floor)) is not None:
-            trials.append(_try(model, job, rate, steps))
-            trials.sort(key=_worth)
-        if trials[0].dev > floor + MARGIN or steps >= total:
+            trials = _ranked([*trials, _try(model, job, rate, steps)], floor)
+        if _learned(trials, floor) or steps >= total:
             return trials
         steps = min(2 * steps, total)
 
@@ -75,8 +75,11 @@ def _try(model: PreTrainedModel, job: Job, rate: float, steps: int) -> Trial:
     return Trial(rate, done.best_score, done.best_loss, steps, done.seconds)
 
 
-def _worth(trial: Trial) -> tuple[float, float]:
-    return (-trial.dev, trial.dev_loss)
+def _ranked(trials: Sequence[Trial], floor: float) -> list[Trial]:
+    """Put the best first: by dev score, or by dev loss while scores hardly leave the floor."""
+    if max(trial.dev for trial in trials) < floor + CLEAR:
+        return sorted(trials, key=lambda trial: trial.dev_loss)
+    return sorted(trials, key=lambda trial: (-trial.dev, trial.dev_loss))
 
 
 def _beyond(trials: Sequence[Trial], floor: float) -> float | None:
@@ -88,10 +91,13 @@ def _beyond(trials: Sequence[Trial], floor: float) -> float | None:
     place = LADDER.index(best)
     if best == min(tried) and place > 0:
         return LADDER[place - 1]
-    learned = trials[0].dev > floor + MARGIN
-    if learned and best == max(tried) and place < len(LADDER) - 1:
+    if _learned(trials, floor) and best == max(tried) and place < len(LADDER) - 1:
         return LADDER[place + 1]
     return None
+
+
+def _learned(trials: Sequence[Trial], floor: float) -> bool:
+    return max(trial.dev for trial in trials) > floor + MARGIN
 
 
 def learn(model: PreTrainedModel, job: Job, *, floor: float) -> tuple[Progress, list[Trial]]:
