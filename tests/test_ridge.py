@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.errors import HeadstartError
 from headstart.ridge import Scales, Sums, best_change
 
 if TYPE_CHECKING:
@@ -108,6 +109,25 @@ def test_gains_and_shifts_equal_a_direct_solve(ridge: float, bias: bool) -> None
     left = error - x * change[0] - change[1]
     spread = ((target - target.mean(0)) ** 2).sum()
     assert scales.unexplained(change) == pytest.approx(float((left**2).sum() / spread), rel=1e-9)
+
+
+def test_no_row_and_no_number_end() -> None:
+    """Neither sums of nothing nor sums of rubbish make the search for a ridge go on for ever."""
+    empty = Sums(3, 2, bias=True, device=torch.device("cpu"))
+    assert not empty.change(1e-4).any()
+    empty.add(torch.full((4, 3), torch.nan), torch.zeros(4, 2), torch.zeros(4, 2))
+    with pytest.raises(HeadstartError, match="infinite or no number"):
+        empty.change(1e-4)
+
+
+def test_fewer_rows_than_inputs_are_solved_with_a_ridge_that_holds() -> None:
+    draw = torch.Generator().manual_seed(3)
+    x, e = torch.randn(5, 40, generator=draw) * 1e3, torch.randn(5, 4, generator=draw)
+    sums = Sums(40, 4, bias=True, device=torch.device("cpu"))
+    sums.add(x, e, e)
+    change = sums.change(1e-14)
+    assert change.isfinite().all()
+    assert sums.unexplained(change) < 0.01
 
 
 def test_held_out_rows_choose_the_ridge() -> None:

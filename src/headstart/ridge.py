@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from headstart.errors import HeadstartError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+LEAST = 1e-30  # of a ridge's weight, where all inputs are zero
 
 
 def double_device(device: torch.device) -> torch.device:
@@ -71,23 +75,31 @@ class Sums:
 
         Args:
             ridge: Weight of the squared change, in units of the mean of the inputs' squares;
-                a bias is free.
+                a bias is free. One that is too small for the sums' rounding is raised tenfold until
+                it is not.
 
         Returns:
             Shape (inputs [+ 1], outputs), to be added to the transposed weight (and bias).
+
+        Raises:
+            HeadstartError: A sum is not finite.
         """
-        free = self.xx.diagonal().clone()
-        penalty = torch.full_like(free, float(free[: len(free) - self.bias].mean()) * ridge)
-        if self.bias:
-            penalty[-1] = 0.0
-        whole = self.xx + penalty.diag()
-        factor, failed = torch.linalg.cholesky_ex(whole)
-        if not int(failed):
-            return torch.cholesky_solve(self.xe, factor)
-        # Few rows and a tiny ridge: what rounding made of the sums has directions below zero.
-        values, vectors = torch.linalg.eigh(whole)
-        least = float(penalty.max().clamp(min=1e-9 * float(values.max())))
-        return vectors @ (vectors.T @ self.xe / values.clamp(min=least)[:, None])
+        if not bool(self.xx.isfinite().all() and self.xe.isfinite().all()):
+            raise HeadstartError(
+                "an activation is infinite or no number",
+                where="refit",
+                way_out="look at the teacher's weights, or set train.precision to fp32",
+            )
+        squares = self.xx.diagonal()[: len(self.xx) - self.bias]
+        weight = max(float(squares.mean()) * ridge, LEAST)
+        while True:
+            penalty = torch.full_like(self.xx[0], weight)
+            if self.bias and float(self.rows) > 0:
+                penalty[-1] = 0.0
+            factor, failed = torch.linalg.cholesky_ex(self.xx + penalty.diag())
+            if not int(failed):
+                return torch.cholesky_solve(self.xe, factor)
+            weight *= 10  # few rows: rounding has left the sums with directions below zero
 
     def unexplained(self, change: Tensor | None = None) -> float:
         """Give the share of the target's variance that a change of the map leaves unexplained.

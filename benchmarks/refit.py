@@ -1,0 +1,115 @@
+"""What a refit costs, beside two passes of the teacher over the same text, and its memory.
+
+    python benchmarks/refit.py [TOKENS ...]
+
+A random teacher of XLM-R-base's shape (12 x 768, 3,072 neurons; 5,000 pieces) reads random text.
+Each line is a process of its own: seconds of the refit, of two teacher
+passes, of the solves alone, and memory at its peak above the two models.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+from headstart import places
+from headstart.calibration import BATCH_TOKENS, HELD_OUT
+from headstart.encode import Encoded, collate, pack
+from headstart.recipe import Refit
+from headstart.refit import refit
+from headstart.student import make_student
+from headstart.walk import Sample
+
+PIECES = 5_000
+SHAPES = {"6 x 768": {"layers": 6}, "6 x 384": {"layers": 6, "hidden": 384}}
+
+
+def text(tokens: int) -> Sample:
+    """Draw texts of 8 to 32 random pieces."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(8, 33, tokens // 20)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    none = np.zeros(len(lengths), np.int64)
+    encoded = Encoded(
+        task="classification", pad_id=1, ids=rng.integers(5, PIECES, starts[-1]).astype(np.int32),
+        starts=starts, positions=none, unit_starts=np.arange(len(lengths) + 1), gold=none,
+        unit_words=np.arange(len(lengths)), words=none, word_starts=np.arange(len(lengths) + 1),
+        language_ids=none, languages=("xx",),
+    )  # fmt: skip
+    judges = np.arange(len(lengths)) % HELD_OUT == 0
+    fit, held_out = (
+        pack(encoded.lengths, np.flatnonzero(mask), tokens=BATCH_TOKENS)
+        for mask in (~judges, judges)
+    )
+    return Sample(encoded, fit, held_out)
+
+
+def peak() -> float:
+    """Give this process' largest resident size so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def measure(tokens: int, shape: str, directions: str) -> dict[str, float]:
+    """Refit once, and time its parts."""
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(
+        vocab_size=PIECES, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
+        intermediate_size=3072, num_labels=60, max_position_embeddings=64,
+    )  # fmt: skip
+    teacher = XLMRobertaForSequenceClassification(config).eval()
+    made = make_student(teacher, shape=SHAPES[shape])
+    sample = text(tokens)
+    before, solving = peak(), [0.0]
+    best_change = places.best_change
+
+    def timed(*args: object) -> object:
+        start = time.perf_counter()
+        found = best_change(*args)  # type: ignore[arg-type]
+        solving[0] += time.perf_counter() - start
+        return found
+
+    places.best_change = timed  # type: ignore[assignment]
+    start = time.perf_counter()
+    asked = Refit.model_validate({"directions": directions})
+    refit(made.model, teacher, made.selection, sample, asked=asked)
+    whole, highest = time.perf_counter() - start, peak()
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for _ in range(2):
+            for index in sample.batches:
+                teacher(**collate(sample.encoded, index, device=torch.device("cpu")).inputs)
+    passes = time.perf_counter() - start
+    return {"refit": whole, "passes": passes, "solves": solving[0], "memory": highest - before}
+
+
+def main() -> None:
+    """Print a line for each amount of text and shape."""
+    if len(sys.argv) == 4:
+        tokens, shape, directions = sys.argv[1:]
+        print(json.dumps(measure(int(tokens), shape, directions)))
+        return
+    print("tokens  student  directions  refit s  two passes s  solves s  (refit - solves) / passes"
+          "  peak GB above models")  # fmt: skip
+    for tokens in map(int, sys.argv[1:] or (10_000, 50_000)):
+        for shape, directions in (("6 x 768", "kept"), ("6 x 384", "kept"),
+                                  ("6 x 384", "principal")):  # fmt: skip
+            line = subprocess.run(
+                [sys.executable, __file__, str(tokens), shape, directions],
+                capture_output=True, text=True, check=True,
+            ).stdout.splitlines()[-1]  # fmt: skip
+            found: dict[str, float] = json.loads(line)
+            ratio = (found["refit"] - found["solves"]) / found["passes"]
+            print(f"{tokens:6}  {shape}  {directions:9}  {found['refit']:7.0f}  "
+                  f"{found['passes']:12.0f}  {found['solves']:8.0f}  {ratio:25.2f}  "
+                  f"{found['memory']:20.2f}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
