@@ -15,6 +15,8 @@ from headstart.features import Features, hidden, relation
 from headstart.flow import Solve
 from headstart.objectives import FEATURES
 from headstart.prepare import open_accelerator
+from headstart.recipe import Refit
+from headstart.refit import after
 from headstart.settings import Term
 from headstart.student import make_selected, make_student
 from headstart.train import fit
@@ -147,6 +149,16 @@ def test_heads_that_do_not_divide_the_teachers_are_compared() -> None:
     made = make_student(teacher, shape={"hidden": 24})
     bound = Features(teacher, made.selection, BOTH).bind(made.model)
     assert loss_of(made.model, bound, np.arange(4)) > 0
+
+
+def test_states_along_directions_are_not_compared_with_channels() -> None:
+    teacher = tiny_model("bert")
+    made = make_student(teacher, shape={"hidden": 16})
+    turned = after(made.selection, Refit(directions="principal"))
+    with pytest.raises(HeadstartError, match="runs along directions"):
+        Features(teacher, turned, BOTH).bind(made.model)
+    relation = {"relation": BOTH["relation"]}
+    assert loss_of(made.model, Features(teacher, turned, relation).bind(made.model), np.arange(4))
 
 
 def test_another_teacher_is_refused() -> None:
