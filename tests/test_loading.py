@@ -78,6 +78,7 @@ OTHER: Mapping[str, object] = {
     "init.measure_tokens": 9,
     "init.refit.tokens": 9,
     "init.refit.ridge": 0.1,
+    "init.refit.directions": "principal",
     "init.layers": [0, 1],
     **{f"init.{key}": "first" for key in ("hidden", "heads", "ffn")},
     "train.objective": {"kl": {"weight": 1, "temperature": 2}},

@@ -119,9 +119,16 @@ def test_other_labels_or_another_order_are_refused(
         load_model(stored, task="classification", labels=labels)
 
 
-def test_a_name_that_is_no_model_is_refused() -> None:
-    with pytest.raises(HeadstartError, match=r"(?s)no folder and no model of the hub.*not/a/name"):
-        find_folder("not/a/name")
+def test_a_name_that_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(reader._HUB, "snapshot_download", offline)
+    with pytest.raises(HeadstartError, match=r"(?s)no model of the hub: offline.*not-a/name"):
+        find_folder("not-a/name")
+    for path in ("./none", "/none", "not/a/name"):
+        with pytest.raises(HeadstartError, match=rf"(?s)there is no such folder.*{path}"):
+            find_folder(path)
 
 
 def test_a_hub_name_fetches_no_pickle(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,8 @@ def test_what_is_not_named_follows(wanted: Mapping[str, int | None], shape: Shap
             r"(?s)layers = 7 cannot be cut from a teacher with 6.*student.layers.*1 to 6",
         ),
         ({"layers": 0}, r"layers = 0 cannot be cut"),
+        ({"layers": "2"}, r"layers = '2' is no whole number"),
+        ({"layers": True}, r"layers = True is no whole number"),
         ({"ffn": 97}, r"ffn = 97"),
         ({"hidden": 20}, r"(?s)hidden = 20 is not 2 heads of 8.*a multiple of 8"),
         ({"hidden": 4}, r"hidden = 4 is not 0 heads of 8"),

@@ -120,7 +120,11 @@ def test_inputs_beyond_the_positions_are_refused(made: tuple[Recipe, Path], tmp_
             attempt()
         assert fault.value.where == "recipe key data.max_length"
     cut = data.model_copy(update={"max_length": 8})
-    assert set(evaluate_model(str(few), task=task, data=cut)) == {"aa", "bb", "cc"}
+    scores = evaluate_model(str(few), task=task, data=cut)
+    assert set(scores) == {"aa", "bb", "cc"}
+    assert evaluate_model(str(few), task=task, data=cut.model_dump(mode="json")) == scores
+    with pytest.raises(HeadstartError, match="did you mean 'languages'"):
+        evaluate_model(str(few), task=task, data={"corpus": "local", "langages": ["aa"]})
 
 
 # --- check finds every fault ---

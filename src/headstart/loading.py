@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, cast
 from headstart.checking import apply, dumped, put, validate, without
 from headstart.document import dump, parse
 from headstart.errors import HeadstartError, combine, nearest
-from headstart.recipe import NOT_DECIDING, ONLY_WITHOUT_MODEL, RESULT_VERSION, Recipe
+from headstart.recipe import NOT_DECIDING, ONLY_WITHOUT_MODEL, RESULT_VERSION, Data, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
     "apply",
+    "data_of",
     "expand",
     "json_schema",
     "load_recipe",
     "shipped",
     "signature",
+    "template",
     "to_yaml",
 ]
 
@@ -35,6 +37,17 @@ def shipped() -> Mapping[str, Path]:
     """List the recipes that come with the package: name and file."""
     folder = Path(__file__).parent / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def data_of(data: Data | Mapping[str, object], task: str) -> Data:
+    """Check plain settings of data as a recipe's are.
+
+    Raises:
+        HeadstartError: Every fault at once.
+    """
+    if isinstance(data, Data):
+        return data
+    return load_recipe({"task": task, "data": dict(data), "teacher": {"model": "given"}}).data
 
 
 def template() -> str:

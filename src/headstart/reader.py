@@ -208,6 +208,10 @@ def _fetch(name: str, patterns: list[str]) -> Path:
     try:
         return Path(_HUB.snapshot_download(name, allow_patterns=patterns))
     except Exception as fault:  # the hub's errors share no base class
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise HeadstartError(
+                "there is no such folder", where=name, way_out="check the path"
+            ) from fault
         raise HeadstartError(
             f"no folder and no model of the hub: {first_line(fault)}",
             where=name,

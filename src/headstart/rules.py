@@ -100,6 +100,12 @@ def student_shape(teacher: Shape, wanted: Mapping[str, int | None]) -> Shape:
                 way_out=nearest(size, SIZES),
             )
         most = int(getattr(teacher, size))
+        if isinstance(count, bool) or not isinstance(count, int):  # pyright: ignore
+            raise HeadstartError(
+                f"{size} = {count!r} is no whole number",
+                where=f"recipe key student.{size}",
+                way_out=f"choose from 1 to {most}",
+            )
         if not 1 <= count <= most:
             raise HeadstartError(
                 f"a student with {size} = {count} cannot be cut from a teacher with {most}",

@@ -16,7 +16,7 @@ from headstart.evaluate import predict, score_languages
 from headstart.features import Features
 from headstart.folders import claim
 from headstart.groundwork import check_texts
-from headstart.loading import expand
+from headstart.loading import data_of, expand
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, estimate, plan_sizes
 from headstart.prepare import open_accelerator
@@ -152,13 +152,16 @@ def _check_tokenizers(student: str, teacher: str) -> None:
         )
 
 
-def evaluate_model(model: str, *, task: Head, data: Data) -> dict[str, dict[str, float]]:
+def evaluate_model(
+    model: str, *, task: Head, data: Data | Mapping[str, object]
+) -> dict[str, dict[str, float]]:
     """Score a model on the test split, per language.
 
     Args:
         model: Folder or hub name.
         task: classification or tagging.
-        data: The labelled text; train and dev are read, too, to check the labels.
+        data: The labelled text, as under `data` in a recipe; train and dev are read, too, to check
+            the labels.
 
     Returns:
         Metric values under language and metric name.
@@ -167,7 +170,7 @@ def evaluate_model(model: str, *, task: Head, data: Data) -> dict[str, dict[str,
         HeadstartError: Model or text are at fault, or their labels differ.
     """
     accelerator = open_accelerator()
-    text = open_text(data, task, checkpoint.load_tokenizer(model))
+    text = open_text(data_of(data, task), task, checkpoint.load_tokenizer(model))
     _check_lengths(text, model)
     loaded: PreTrainedModel = checkpoint.load_model(model, task=task, labels=text.corpus.labels)
     test = text.splits["test"]
