@@ -263,7 +263,7 @@ def _read(
         raise HeadstartError(
             "a recipe is a mapping of keys to settings",
             where=str(path),
-            way_out="begin with `task: classification`, or copy a shipped recipe",
+            way_out="begin with `task: classification`, or with what `headstart recipes template` prints",
         )
     settings = cast("dict[str, object]", tree)
     settings.setdefault("name", path.stem)
