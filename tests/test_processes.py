@@ -80,14 +80,19 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path, objective: str) ->
 
 
 @pytest.mark.slow
-def test_two_processes_refit_and_measure_as_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("directions", ["kept", "principal"])
+def test_two_processes_refit_and_measure_as_one_does(directions: str, tmp_path: Path) -> None:
     teacher = tmp_path / "teacher"
     save_model(tiny_model("bert", labels=LABELS), tiny_tokenizer(), teacher)
     made = world(
         tmp_path / "world",
         teacher={"model": str(teacher)},
         student={"layers": 2, "hidden": 16},
-        init={"refit": {"tokens": 400}, "ffn": "taylor", "heads": "activation"},
+        init={
+            "refit": {"tokens": 400, "directions": directions},
+            "ffn": "taylor",
+            "heads": "activation",
+        },
         train=STILL | {"max_steps": 0},
     )
     compare_processes(made, tmp_path)

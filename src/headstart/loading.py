@@ -263,7 +263,8 @@ def _read(
         raise HeadstartError(
             "a recipe is a mapping of keys to settings",
             where=str(path),
-            way_out="begin with `task: classification`, or with what `headstart recipes template` prints",
+            way_out="begin with `task: classification`, or with what "
+            "`headstart recipes template` prints",
         )
     settings = cast("dict[str, object]", tree)
     settings.setdefault("name", path.stem)

@@ -12,7 +12,7 @@ Source:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -26,14 +26,13 @@ from headstart.ridge import double_device
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch.nn import Linear
+    from torch.nn import Linear, Module
 
     from headstart.layout import Axis, Entry, Family
     from headstart.selection import Selection
     from headstart.walk import Side
 
 RIDGE = 1e-4  # of the map from the embeddings' sum
-BATCHES = 8  # of 2,048 tokens: the directions of a few thousand rows are those of all
 
 
 @dataclass(slots=True)
@@ -43,23 +42,36 @@ class _Seen:
     Args:
         first: The embeddings' norm.
         streams: Under each norm's path, shape (channels + 1, channels + 1).
-        read: The same of what the first norm reads; empty before any batch.
+        read: The same of what the first norm reads.
         led: What that read with what came out, shape (channels + 1, channels).
     """
 
     first: str
-    streams: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    read: Tensor = field(default_factory=lambda: torch.zeros(()))
-    led: Tensor = field(default_factory=lambda: torch.zeros(()))
+    streams: dict[str, Tensor]
+    read: Tensor
+    led: Tensor
+
+    @classmethod
+    def empty(cls, norms: Sequence[str], channels: int, model: Module) -> _Seen:
+        """Start with no rows; a process that gets no batch has sums of the same shapes."""
+        device = double_device(next(model.parameters()).device)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        wide = channels + 1
+        streams = {norm: zeros(wide, wide) for norm in norms}
+        return cls(norms[0], streams, zeros(wide, wide), zeros(wide, channels))
 
     def add(self, found: Mapping[Tap, Tensor]) -> None:
         """Add a batch: rows by where they were read."""
         wide = {tap: _with_one(rows) for tap, rows in found.items()}
         for tap, rows in wide.items():
             if tap.side == "output":
-                self.streams[tap.path] = rows.T @ rows + self.streams.get(tap.path, 0.0)
+                self.streams[tap.path] += rows.T @ rows
         x, y = wide[into(self.first)], wide[out_of(self.first)][:, :-1]
-        self.read, self.led = self.read.to(x) + x.T @ x, self.led.to(x) + x.T @ y
+        self.read += x.T @ x
+        self.led += x.T @ y
 
     def join(self, add: Callable[[Tensor], Tensor]) -> None:
         """Sum over processes."""
@@ -161,13 +173,13 @@ class Turn:
         """Find the directions, and turn the student's maps to them.
 
         Args:
-            batches: Numbers of those that may be looked at.
+            batches: Numbers of those that are looked at; another process looks at its own.
 
         Returns:
             Shape (the teacher's channels, the student's), with orthonormal columns but for one
             that lacks: no direction changes the mean over the student's channels.
         """
-        seen = self._look(batches[:: max(len(batches) // BATCHES, 1)])
+        seen = self._look(batches)
         directions = directions_of(seen.covariances(), len(self.selection.hidden))
         self._turn_tables(seen, directions)
         self._turn_layers(seen, directions)
@@ -183,7 +195,7 @@ class Turn:
             steps = self.family.flow.layer
             norms += [s.norm.format(p=at, i=layer) for s in steps if isinstance(s, Rescale)]
         taps = [into(norms[0]), *map(out_of, norms)]
-        seen = _Seen(norms[0])
+        seen = _Seen.empty(norms, self.sizes["hidden"], self.teacher.walk.model)
         for i in batches:
             batch = self.teacher.batches[i]
             found = self.teacher.walk.read(batch.inputs, taps)

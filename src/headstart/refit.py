@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from headstart.walk import Sample
 
 PRINCIPAL = "principal"
+LOOKS = 8  # batches that show the directions: those of 20,000 rows are those of 80,000
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
 
@@ -93,6 +94,7 @@ def refit(
     asked = asked or Refit()
     ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
     parts = (sample.fit, sample.held_out)
+    rank, world = 0, 1
     add: Callable[[Tensor], Tensor] = _alone
     if accelerator is not None and accelerator.num_processes > 1:
         rank, world = accelerator.process_index, accelerator.num_processes
@@ -105,10 +107,25 @@ def refit(
     try:
         job = _Refit(student, teacher, selection, mine, ridges, add, bf16=bf16)
         if after(selection, asked) != selection:
-            job.turn()
+            job.turn(looks_of(len(sample.fit), rank, world))
         return tuple(job.run())
     finally:
         teacher.train(was_training)
+
+
+def looks_of(count: int, rank: int, world: int) -> list[int]:
+    """Choose the batches that show the directions, the same whatever the number of processes.
+
+    Args:
+        count: Batches of all processes; each has every `world`-th, from its rank on.
+        rank: Of this process.
+        world: How many there are.
+
+    Returns:
+        Numbers among this process' own.
+    """
+    stride = max(count // LOOKS, 1)
+    return [i // world for i in range(0, count, stride) if i % world == rank]
 
 
 def after(selection: Selection, asked: Refit) -> Selection:
@@ -162,14 +179,14 @@ class _Refit:
         self.entries = {entry.name(self.student.prefix): entry for entry in named}
         self.directions: Tensor | None = None
 
-    def turn(self) -> None:
-        """Let the student's stream run along the teacher's principal directions."""
+    def turn(self, batches: Sequence[int]) -> None:
+        """Let the student's stream run along the directions that the teacher shows on batches."""
         turn = Turn(
             self.family, self.selection, self.sizes, list(self.entries.values()),
             self.student, self.teacher, self.add,
         )  # fmt: skip
         turn.check()
-        self.directions = turn.make(range(len(self.sample.fit)))
+        self.directions = turn.make(batches)
 
     def _side(self, model: PreTrainedModel, head: Head, batches: Sequence[Batch]) -> Side:
         prefix = prefix_of(self.family, head)
