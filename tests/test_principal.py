@@ -13,7 +13,7 @@ from headstart.checkpoint import weights_fingerprint
 from headstart.errors import HeadstartError
 from headstart.principal import directions_of
 from headstart.recipe import Refit
-from headstart.refit import after, refit
+from headstart.refit import after, looks_of, refit
 from headstart.student import make_student
 from test_refit import SMALL, distance, sample, small
 from tiny import VARIANTS, tiny_model
@@ -167,6 +167,15 @@ def test_a_turned_student_is_nearer_than_a_copy() -> None:
     copied = distance(made.model, teacher)
     refit(made.model, teacher, made.selection, sample(), asked=ASKED)
     assert distance(made.model, teacher) < copied
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 40, 41])
+def test_any_number_of_processes_looks_at_the_same_batches(count: int) -> None:
+    alone = looks_of(count, 0, 1)
+    assert 1 <= len(alone) < 2 * 8
+    for world in (2, 3):
+        shared = [rank + world * i for rank in range(world) for i in looks_of(count, rank, world)]
+        assert sorted(shared) == alone
 
 
 def test_where_the_width_stays_nothing_is_turned() -> None:
