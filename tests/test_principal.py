@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headstart import principal
-from headstart.checkpoint import weights_fingerprint
+from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
 from headstart.errors import HeadstartError
 from headstart.principal import directions_of
 from headstart.recipe import Refit
@@ -19,6 +19,8 @@ from test_refit import SMALL, distance, sample, small
 from tiny import VARIANTS, tiny_model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -176,6 +178,26 @@ def test_any_number_of_processes_looks_at_the_same_batches(count: int) -> None:
     for world in (2, 3):
         shared = [rank + world * i for rank in range(world) for i in looks_of(count, rank, world)]
         assert sorted(shared) == alone
+
+
+@torch.no_grad()
+def test_a_bases_pooler_is_turned_and_a_fresh_head_is_not(tmp_path: Path) -> None:
+    save_model(tiny_model("bert", "none"), None, tmp_path)
+    teacher = tiny_model("bert", seed=1)
+    made = make_student(teacher, base=str(tmp_path), shape=SMALL, source="base")
+    head, copied = made.model.classifier.weight.clone(), made.model.bert.pooler.dense.weight.clone()
+    base = load_encoder(str(tmp_path))
+    found: list[Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        make = principal.Turn.make
+        patch.setattr(
+            principal.Turn, "make", lambda self, b: found.append(make(self, b)) or found[0]
+        )
+        refit(made.model, base, made.selection, sample(), asked=ASKED)
+    assert torch.equal(made.model.classifier.weight, head)
+    rows = base.get_parameter("pooler.dense.weight")[list(made.selection.hidden)]
+    assert torch.equal(copied, rows[:, list(made.selection.hidden)])
+    assert torch.allclose(made.model.bert.pooler.dense.weight, rows @ found[0].float(), atol=1e-6)
 
 
 def test_where_the_width_stays_nothing_is_turned() -> None:

@@ -235,13 +235,15 @@ class Turn:
                     self._set_norm(step.norm, j, seen, directions)
 
     def _turn_head(self, directions: Tensor) -> None:
-        """Turn the map that reads the stream; what follows it stays as it was cut."""
-        if self.teacher.head != self.student.head:
-            return
+        """Turn the map that reads the stream; what follows it stays as it was cut.
+
+        A base has a pooler at most: what it lacks is fresh in the student, and has no channels yet.
+        """
+        known = self.teacher.walk.modules
         axes = {entry.template: entry.axes for entry in self.entries}
         for path in (p for step in self.family.flow.heads[self.student.head][:1]
                      for p in paths_of(step)):  # fmt: skip
-            if f"{path}.weight" in axes:
+            if f"{path}.weight" in axes and path.format(p=self.teacher.prefix) in known:
                 rows = self.selection.keep(axes[f"{path}.weight"][0], None, self.sizes)
                 self._set_map(path, None, directions, rows, writes=False)
 
