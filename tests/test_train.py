@@ -315,7 +315,7 @@ def _rigged(
     def fake(model: PreTrainedModel, task: Job) -> Progress:
         del model
         enough = total_steps(task) >= steps_needed
-        score = scores[task.learning_rate] if enough else 0.5
+        score = scores[task.learning_rate] if enough else 0.54  # four points above the floor
         return Progress(best_score=score, best_loss=1.0, seconds=1.0)
 
     return fake

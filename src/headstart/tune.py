@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-MARGIN = 0.01  # above the majority class: less says nothing
-CLEAR = 0.05  # above it: less says little, and the loss more
+CLEAR = 0.05  # above the majority class: less says little
 FIRST = (1e-4, 3e-4, 1e-3)  # what auto begins with, whatever the weights' source
 
 
@@ -40,8 +39,8 @@ def choose_rate(model: PreTrainedModel, job: Job, *, floor: float) -> list[Trial
     """Try learning rates at a fraction of the steps; the first of the result is the best on dev.
 
     The settings' own candidates are tried, or the three of `FIRST` and, for as long as the best
-    is the lowest or the highest of those tried, the next of `LADDER` beyond it. Where none beats
-    `floor`, the trials say nothing yet: they are repeated at twice the length.
+    is the lowest or the highest of those tried, the next of `LADDER` beyond it. Where none is
+    clear of `floor`, the trials say little yet: they are repeated at twice the length.
 
     Args:
         model: Left as it is.
@@ -77,7 +76,7 @@ def _try(model: PreTrainedModel, job: Job, rate: float, steps: int) -> Trial:
 
 def _ranked(trials: Sequence[Trial], floor: float) -> list[Trial]:
     """Put the best first: by dev score, or by dev loss while scores hardly leave the floor."""
-    if max(trial.dev for trial in trials) < floor + CLEAR:
+    if not _learned(trials, floor):
         return sorted(trials, key=lambda trial: trial.dev_loss)
     return sorted(trials, key=lambda trial: (-trial.dev, trial.dev_loss))
 
@@ -97,7 +96,7 @@ def _beyond(trials: Sequence[Trial], floor: float) -> float | None:
 
 
 def _learned(trials: Sequence[Trial], floor: float) -> bool:
-    return max(trial.dev for trial in trials) > floor + MARGIN
+    return max(trial.dev for trial in trials) > floor + CLEAR
 
 
 def learn(model: PreTrainedModel, job: Job, *, floor: float) -> tuple[Progress, list[Trial]]:
