@@ -75,6 +75,7 @@ OTHER: Mapping[str, object] = {
     "teacher.seed": 9,
     **{f"student.{key}": 2 for key in ("layers", "hidden", "heads", "ffn")},
     "init.source": "base",
+    "init.merge": True,
     "init.measure_tokens": 9,
     "init.refit.tokens": 9,
     "init.refit.ridge": 0.1,

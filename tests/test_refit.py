@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from headstart.encode import Encoded, collate
 from headstart.errors import HeadstartError
 from headstart.families import FAMILIES
 from headstart.flow import Rescale, Solve, Tap, out_of
+from headstart.recipe import Refit
 from headstart.refit import refit
 from headstart.student import Made, make_selected, make_student
 from headstart.walk import Sample, Side, Walk
@@ -262,3 +263,57 @@ def test_layers_in_another_order_are_refused() -> None:
     made = make_selected(teacher, chosen)
     with pytest.raises(HeadstartError, match="not in the teacher's order"):
         refit(made.model, teacher, made.selection, sample())
+
+
+# --- merged layers ---
+
+
+def law_units_of_other_layers_are_met(
+    variant: str, told: Callable[[Selection], Selection] = lambda chosen: chosen
+) -> None:
+    """Heads of the first layer, in a student's that stands for two, read what they read there."""
+    teacher = tiny_model(variant)
+    plain = make_student(teacher, shape={"layers": 2}).selection
+    width = len(plain.hidden)
+    chosen = replace(plain, attention_of=((0,) * width, (2,) * width))
+    made = make_selected(teacher, chosen)
+    fitted = refit(made.model, teacher, told(chosen), sample())
+    step = FAMILIES[variant].flow.layer[0]
+    queries = step.maps if isinstance(step, Solve) else ()
+    first = [f for f in fitted if f.name in {p.format(p=teacher.base_model_prefix + ".", i=0)
+                                             for p in queries}]  # fmt: skip
+    assert len(first) == len(queries)
+    assert max(one.before for one in first) < 1e-10
+
+
+@pytest.mark.parametrize("variant", ["bert", "deberta-v2", "distilbert"])
+def test_units_of_other_layers_are_met(variant: str) -> None:
+    law_units_of_other_layers_are_met(variant)
+
+
+def test_the_law_of_other_layers_has_teeth() -> None:
+    with pytest.raises(AssertionError):
+        law_units_of_other_layers_are_met("bert", lambda chosen: replace(chosen, attention_of=()))
+
+
+@pytest.mark.parametrize(
+    ("variant", "directions"),
+    [("bert", "kept"), ("bert", "principal"), ("modernbert", "kept"), ("deberta-v2", "kept")],
+)
+def test_merged_layers_are_refitted(variant: str, directions: Any) -> None:
+    teacher = tiny_model(variant)
+    shape = {"layers": 2, "hidden": 16}
+    made = make_student(teacher, shape=shape, rules={"merge": True})
+    assert made.selection.ffn_of
+    copied = distance(made.model, teacher)
+    refit(made.model, teacher, made.selection, sample(), asked=Refit(directions=directions))
+    assert distance(made.model, teacher) < copied
+
+
+def test_units_of_a_layer_that_is_not_stood_for_are_refused() -> None:
+    teacher = tiny_model("bert")
+    plain = make_student(teacher, shape={"layers": 2}).selection
+    width = len(plain.hidden)
+    chosen = replace(plain, attention_of=((3,) * width, (2,) * width))
+    with pytest.raises(HeadstartError, match=r"layer 0 takes from layers .* stands for 0 to 1"):
+        refit(make_selected(teacher, chosen).model, teacher, chosen, sample())

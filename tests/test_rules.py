@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headstart.errors import HeadstartError
-from headstart.layout import Shape
+from headstart.layout import Shape, Traits
 from headstart.rules import FFN_RULES, HEAD_RULES, HIDDEN_RULES, LAYER_RULES, choose, student_shape
 from headstart.selection import Selection, full
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TEACHER = Shape(layers=6, hidden=48, heads=6, ffn=96)
 SMALLER = Shape(layers=4, hidden=24, heads=3, ffn=40)
+FIRST = Traits(keep_first=True)
 RNG = np.random.default_rng(0)
 SCORES = {
     "hidden": RNG.random(48),
@@ -157,13 +158,13 @@ def test_what_is_not_cut_is_kept_in_order() -> None:
 
 @pytest.mark.parametrize("rule", LAYER_RULES)
 def test_a_first_layer_unlike_the_others_stays_first(rule: str) -> None:
-    made = choose(TEACHER, SMALLER, rules={"layers": rule}, keep_first=True)
+    made = choose(TEACHER, SMALLER, rules={"layers": rule}, traits=FIRST)
     assert made.layers[0] == 0
     assert made.layers[1:] == LAYER_RULES[rule](6, 4)[1:]
 
 
 def test_listed_layers_are_taken_as_they_are() -> None:
-    made = choose(TEACHER, SMALLER, rules={"layers": [1, 2, 4, 5]}, keep_first=True)
+    made = choose(TEACHER, SMALLER, rules={"layers": [1, 2, 4, 5]}, traits=FIRST)
     assert (made.layers, made.rules["layers"]) == ((1, 2, 4, 5), "list")
 
 
@@ -229,3 +230,34 @@ def test_what_is_not_named_follows(wanted: Mapping[str, int | None], shape: Shap
 def test_a_shape_that_cannot_be_cut_is_refused(wanted: dict[str, int], message: str) -> None:
     with pytest.raises(HeadstartError, match=message):
         student_shape(TEACHER, wanted)
+
+
+# --- merged layers ---
+
+
+def test_merged_layers_give_their_best_units() -> None:
+    rules: Any = {"heads": "magnitude", "ffn": "magnitude", "merge": True}
+    made = choose(TEACHER, replace(SMALLER, layers=2), rules=rules, scores={"magnitude": SCORES})
+    assert made.layers == (2, 5)
+    for j, group in enumerate(((0, 1, 2), (3, 4, 5))):
+        best = np.sort(np.concatenate([SCORES["ffn"][i] for i in group]))[-40:]
+        found = [SCORES["ffn"][at, i] for at, i in zip(made.ffn_of[j], made.ffn[j], strict=True)]
+        assert sorted(found) == list(best)
+        heads = zip(made.attention_of[j][::8], made.heads[j], strict=True)
+        best = np.sort(np.concatenate([SCORES["heads"][i] for i in group]))[-3:]
+        assert sorted(SCORES["heads"][at, i] for at, i in heads) == list(best)
+    assert made.rules["ffn"] == "magnitude, merged"
+
+
+def test_heads_of_unlike_layers_are_not_merged() -> None:
+    kinds = Traits(kinds=("far", "near", "far", "near", "near", "near"))
+    rules: Any = {"heads": "uniform", "merge": True}
+    made = choose(TEACHER, replace(SMALLER, layers=2), rules=rules, traits=kinds)
+    assert [set(row) for row in made.attention_of] == [{0, 2}, {3, 4, 5}]
+    assert [set(row) for row in made.ffn_of] == [{0, 1, 2}, {3, 4, 5}]
+
+
+def test_merging_groups_of_one_is_no_merging() -> None:
+    plain = choose(TEACHER, replace(SMALLER, layers=6))
+    merged = choose(TEACHER, replace(SMALLER, layers=6), rules={"merge": True})
+    assert (merged.attention, merged.attention_of) == (plain.attention, ())

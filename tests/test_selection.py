@@ -24,6 +24,19 @@ SMALLEST = Shape(layers=2, hidden=16, heads=2, ffn=10)
 
 
 @st.composite
+def origins(draw: st.DrawFn, teacher: Shape, student: Shape) -> dict[str, Any]:
+    """Draw the layer that each head and neuron is of."""
+    size, any_layer = teacher.head_size, st.integers(0, teacher.layers - 1)
+    rows = [draw(st.lists(any_layer, min_size=k, max_size=k)) for k in (
+        *[student.heads] * student.layers, *[student.ffn] * student.layers)]  # fmt: skip
+    heads, ffn = rows[: student.layers], rows[student.layers :]
+    return {
+        "attention_of": tuple(tuple(i for i in row for _ in range(size)) for row in heads),
+        "ffn_of": tuple(map(tuple, ffn)),
+    }
+
+
+@st.composite
 def selections(draw: st.DrawFn, teacher: Shape, student: Shape) -> Selection:
     """Draw any selection with whole heads, in any order."""
     size = teacher.head_size
@@ -38,6 +51,7 @@ def selections(draw: st.DrawFn, teacher: Shape, student: Shape) -> Selection:
         hidden=some(teacher.hidden, student.hidden),
         attention=tuple(tuple(h * size + i for h in row for i in range(size)) for row in heads),
         ffn=tuple(some(teacher.ffn, student.ffn) for _ in range(student.layers)),
+        **(draw(origins(teacher, student)) if draw(st.booleans()) else {}),
         rules=dict.fromkeys(selection.SIZES, "drawn"),
     )
 
@@ -55,6 +69,16 @@ def test_broken_json_is_refused(text: str) -> None:
         Selection.from_json(text)
 
 
+def units(made: Selection, dim: Any, layer: int, sizes: Any) -> list[tuple[int, int]]:
+    """List what a student's dimension is made of: layer and index in the teacher."""
+    listed: dict[int, tuple[int, int]] = {}
+    for donor in made.donors((dim,), layer):
+        kept = made.keep(dim, layer, sizes, donor) or ()
+        places = made.places(dim, layer, donor)
+        listed |= {i: (donor, k) for i, k in zip(places, kept, strict=True)}
+    return [listed[i] for i in range(len(listed))]
+
+
 def law_composing_is_cutting_twice(
     compose: Callable[[Selection, Selection], Selection], outer: Selection, inner: Selection
 ) -> None:
@@ -62,11 +86,12 @@ def law_composing_is_cutting_twice(
     sizes: Any = {"hidden": 48, "attention": 48, "ffn": 96}
     between: Any = {"hidden": 24, "attention": 24, "ffn": 40}
     assert both.layers == tuple(outer.layers[i] for i in inner.layers)
-    for layer, old in enumerate(inner.layers):
-        for dim in ("hidden", "attention", "ffn", ("attention", "attention"), ("ffn", "ffn")):
-            once = outer.keep(dim, old, sizes) or ()
-            twice = tuple(once[i] for i in inner.keep(dim, layer, between) or ())
-            assert both.keep(dim, layer, sizes) == twice
+    for layer in range(len(inner.layers)):
+        assert both.hidden == tuple(outer.hidden[i] for i in inner.hidden)
+        for dim in ("attention", "ffn", ("attention", "attention"), ("ffn", "ffn")):
+            found = [units(outer, dim, old, sizes) for old in range(4)]
+            through = units(inner, dim, layer, between)
+            assert units(both, dim, layer, sizes) == [found[old][i] for old, i in through]
 
 
 @settings(max_examples=20, deadline=None)

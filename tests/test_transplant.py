@@ -111,7 +111,7 @@ def law_two_cuts_are_one(route: Route) -> None:
     tensors = dict(model.state_dict())
     shape = shape_of(FAMILIES["bert"], model.config.to_dict())
     rule = {"hidden": "random", "heads": "random", "ffn": "random"}
-    outer = choose(shape, Shape(3, 24, 3, 40), rules=rule, seed=1)
+    outer = choose(shape, Shape(3, 24, 3, 40), rules={**rule, "merge": True}, seed=1)
     inner = choose(Shape(3, 24, 3, 40), Shape(2, 8, 1, 10), rules=rule, seed=2)
     twice = transplanted(transplanted(tensors, outer), inner)
     once = route(tensors, outer, inner)

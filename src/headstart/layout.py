@@ -142,6 +142,25 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Traits:
+    """What makes a teacher's layers differ from one another, besides their weights.
+
+    Args:
+        keep_first: The first layer is unlike the others, and stays the first.
+        kinds: What kind of attention each layer has; empty where all are alike.
+    """
+
+    keep_first: bool = False
+    kinds: tuple[str, ...] = ()
+
+
+def traits_of(family: Family, config: Config) -> Traits:
+    """Read from a config how layers differ."""
+    told = [config[key] for key in family.per_layer if config.get(key) is not None]
+    return Traits(family.keep_first(config), tuple(map(str, zip(*told, strict=True))))
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One tensor that a model with a given config and head has.
 

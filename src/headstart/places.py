@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from headstart.errors import HeadstartError
 from headstart.flow import Rescale, into, out_of
 from headstart.ridge import Scales, best_change
 
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     from headstart.encode import Batch
     from headstart.flow import Step, Tap
     from headstart.ridge import Fitted, Sums
+    from headstart.selection import Picks, Selection
     from headstart.walk import Read
 
 View = Callable[[Tensor], Tensor]
 """From the teacher's activations, shape (rows, channels), to those that a student is to have."""
+
+Theirs = tuple["Tap", View, "Sequence[int] | None"]
+"""What to read of the teacher, and which of a place's columns it is to be; None for all."""
 
 
 @dataclass(slots=True)
@@ -33,8 +38,7 @@ class Place:
     name: str
     module: nn.Linear | nn.LayerNorm
     ours: tuple[Tap, Tap]  # what it reads, and what is to equal the teacher's
-    theirs: Tap
-    view: View  # what of the teacher's channels the student is to have
+    theirs: Sequence[Theirs]
     units: bool  # whether only labelled words count
     fit: Sums | Scales
     held_out: Sums | Scales
@@ -48,6 +52,14 @@ class Place:
         """Add a batch."""
         x, current = (self.rows(ours[tap], batch) for tap in self.ours)
         (self.fit if fits else self.held_out).add(x, target - current, target)
+
+    def target(self, there: Read, batch: Batch) -> Tensor:
+        """Put together what the teacher has for it: (rows, channels)."""
+        parts = [(view(self.rows(there[tap], batch)), at) for tap, view, at in self.theirs]
+        if parts[0][1] is None:
+            return parts[0][0]
+        joined = torch.cat([part for part, _ in parts], 1)
+        return joined[:, torch.tensor([i for _, at in parts for i in at or ()]).argsort()]
 
     def rows(self, found: Sequence[Tensor], batch: Batch) -> Tensor:
         """Lay out what counts as rows: (rows, channels)."""
@@ -92,3 +104,25 @@ def taps_of(step: Step, path: str) -> tuple[Tap, Tap]:
     if isinstance(step, Rescale):
         return out_of(path), out_of(path)
     return into(path), step.total or out_of(path)
+
+
+def groups_of(selection: Selection) -> list[Picks]:
+    """List, for each layer of a student, the teacher's layers that its heads and neurons are of.
+
+    Raises:
+        HeadstartError: They are of layers that it does not stand for.
+    """
+    found: list[Picks] = []
+    for j, (low, high) in enumerate(
+        zip((-1, *selection.layers[:-1]), selection.layers, strict=True)
+    ):
+        group = selection.donors(("attention",), j) + selection.donors(("ffn",), j)
+        if not low < min(group) <= max(group) <= high:
+            raise HeadstartError(
+                f"layer {j} takes from layers {min(group)} to {max(group)} of the teacher, and "
+                f"stands for {low + 1} to {high}",
+                where="selection",
+                way_out="choose again with init.merge",
+            )
+        found.append((*group, high))
+    return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from headstart.families import family_of
-from headstart.layout import count_parameters, shape_of, student_changes
+from headstart.layout import count_parameters, shape_of, student_changes, traits_of
 from headstart.objectives import needs_features
 from headstart.reader import read_config
 from headstart.rules import choose, student_shape
@@ -80,7 +80,7 @@ def plan_sizes(recipe: Recipe, named: str, *, labels: int | None = None) -> tupl
         old,
         new,
         rules={"layers": recipe.init.layers},
-        keep_first=family.keep_first(config),
+        traits=traits_of(family, config),
     ).layers
     changed = config | student_changes(family, config, new, layers=layers)
     sizes: list[Size] = []

@@ -226,9 +226,13 @@ class Turn:
             if entry.layer is not None and len(entry.axes) == 2:
                 out, inputs = entry.axes
                 writes = out == "hidden"
-                end = self.selection.keep(inputs if writes else out, entry.layer, self.sizes)
+                unit = inputs if writes else out
                 path = entry.template.removesuffix(".weight")
-                self._set_map(path, entry.layer, directions, end, writes=writes)
+                for donor in self.selection.donors((unit,), entry.layer):
+                    there = self.selection.keep(unit, entry.layer, self.sizes, donor)
+                    here = self.selection.places(unit, entry.layer, donor) if there else None
+                    maps = self._modules(path, entry.layer, donor)
+                    _set_map(*maps, directions, there, here, writes=writes)
         for j in range(len(self.selection.layers)):
             for step in self.family.flow.layer:
                 if isinstance(step, Rescale):
@@ -245,19 +249,7 @@ class Turn:
                      for p in paths_of(step)):  # fmt: skip
             if f"{path}.weight" in axes and path.format(p=self.teacher.prefix) in known:
                 rows = self.selection.keep(axes[f"{path}.weight"][0], None, self.sizes)
-                self._set_map(path, None, directions, rows, writes=False)
-
-    def _set_map(
-        self, path: str, j: int | None, directions: Tensor, kept: Sequence[int] | None, *,
-        writes: bool,
-    ) -> None:  # fmt: skip
-        ours, theirs = self._modules(path, j)
-        old = theirs.weight
-        index = slice(None) if kept is None else list(kept)
-        turn = directions.to(old)
-        ours.weight.copy_(turn.T @ old[:, index] if writes else old[index] @ turn)
-        if getattr(ours, "bias", None) is not None:
-            ours.bias.copy_(turn.T @ theirs.bias if writes else theirs.bias[index])
+                _set_map(*self._modules(path, None), directions, rows, None, writes=False)
 
     def _set_norm(self, path: str, j: int | None, seen: _Seen, directions: Tensor) -> None:
         """Give a norm the spread that the stream has there; refit sees to the rest."""
@@ -269,8 +261,31 @@ class Turn:
         if getattr(ours, "bias", None) is not None:
             ours.bias.zero_()
 
-    def _modules(self, path: str, j: int | None) -> tuple[Linear, Linear]:
-        layer = None if j is None else self.selection.layers[j]
+    def _modules(self, path: str, j: int | None, donor: int | None = None) -> tuple[Linear, Linear]:
+        layer = self.selection.layers[j] if donor is None and j is not None else donor
         ours = self.student.walk.modules[path.format(p=self.student.prefix, i=j)]
         theirs = self.teacher.walk.modules[path.format(p=self.teacher.prefix, i=layer)]
         return cast("Linear", ours), cast("Linear", theirs)
+
+
+def _set_map(
+    ours: Linear,
+    theirs: Linear,
+    directions: Tensor,
+    there: Sequence[int] | None,
+    here: Sequence[int] | None,
+    *,
+    writes: bool,
+) -> None:
+    """Turn one map, or those of its units that come from one of the teacher's layers."""
+    old, turn = theirs.weight, directions.to(theirs.weight)
+    take, put = (slice(None) if places is None else list(places) for places in (there, here))
+    has_bias = getattr(ours, "bias", None) is not None
+    if writes:
+        ours.weight[:, put] = turn.T @ old[:, take]
+        if has_bias:
+            ours.bias.copy_(turn.T @ theirs.bias)
+        return
+    ours.weight[put] = old[take] @ turn
+    if has_bias:
+        ours.bias[put] = theirs.bias[take]

@@ -146,15 +146,18 @@ class Init(Part):
     """Rule for the attention heads."""
     ffn: Word = "uniform"
     """Rule for the feed-forward neurons."""
+    merge: bool = False
+    """Whether a layer's heads and neurons are chosen among those of all layers that it stands for
+    (all since the one kept before it), not of the layer alone. For `refit`, with rule taylor."""
     measure_tokens: Count = 20_000
     """How much text the rules activation and taylor look at, in all languages together."""
     refit: Refit | None = None
     """How the copied weights are repaired; None leaves them as they are."""
 
     @property
-    def rules(self) -> dict[str, str | tuple[int, ...]]:
-        """The rule for each of the four sizes."""
-        return {size: getattr(self, size) for size in RULES}
+    def rules(self) -> dict[str, str | tuple[int, ...] | bool]:
+        """The rule for each of the four sizes, and whether layers are merged."""
+        return {size: getattr(self, size) for size in (*RULES, "merge")}
 
     @field_validator("refit")
     @classmethod

@@ -21,7 +21,7 @@ from headstart.encode import collate
 from headstart.errors import HeadstartError
 from headstart.flow import Rescale, Solve, out_of
 from headstart.layout import entries, lengths, shape_of
-from headstart.places import Place, paths_of, taps_of
+from headstart.places import Place, groups_of, paths_of, taps_of
 from headstart.principal import Turn
 from headstart.reader import open_model
 from headstart.recipe import Refit
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from headstart.encode import Batch
-    from headstart.flow import Step
+    from headstart.flow import Step, Tap
     from headstart.layout import Dim, Head
-    from headstart.places import View
+    from headstart.places import Theirs, View
     from headstart.ridge import Fitted
     from headstart.selection import Selection
     from headstart.walk import Sample
@@ -90,6 +90,7 @@ def refit(
             where="refit",
             way_out="cut it again, and refit that",
         )
+    groups_of(selection)
     _check_models(student, teacher)
     asked = asked or Refit()
     ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
@@ -202,8 +203,8 @@ class _Refit:
         done: list[Fitted] = []
         with track("refit", len(layers) + 1) as advance:
             done += self._solve(flow.before, None, stop=(0, 0))
-            for j, layer in enumerate(layers):
-                self.teacher.advance(layer - 1)
+            for j, (layer, group) in enumerate(zip(layers, groups_of(self.selection), strict=True)):
+                self.teacher.advance(min(group) - 1)
                 done += self._solve(flow.layer, j, stop=(j, layer))
                 self.student.advance(j)
                 self.teacher.advance(layer)
@@ -235,11 +236,11 @@ class _Refit:
     def _targets(self, places: Sequence[Place], stop: int | None) -> dict[str, Scratch]:
         """Read what the teacher has at each place, in one run of its layer."""
         targets = {place.name: Scratch() for place in places}
-        taps = list(dict.fromkeys(place.theirs for place in places))
+        taps = list(dict.fromkeys(tap for place in places for tap, _, _ in place.theirs))
         for i, batch in enumerate(self.teacher.batches if places else ()):
             there = self.teacher.read(i, taps, stop=stop)
             for place in places:
-                targets[place.name][i] = place.view(place.rows(there[place.theirs], batch))
+                targets[place.name][i] = place.target(there, batch)
         return targets
 
     def _places(self, step: Step, j: int | None) -> list[Place]:
@@ -252,8 +253,8 @@ class _Refit:
         taps = taps_of(step, path)
         is_turned = self.directions is not None and isinstance(step, Solve) and step.total
         aim = out_of(taps[1].path) if is_turned else taps[1]  # what the norm makes of the sum
-        theirs = aim.at(self.teacher.prefix, layer)
-        if entry is None or theirs.path not in self.teacher.walk.modules:
+        known = aim.at(self.teacher.prefix, layer).path in self.teacher.walk.modules
+        if entry is None or not known:
             return None
         axis = "hidden" if isinstance(step, Solve) and step.total else entry.axes[0]
         on_stream = isinstance(step, Rescale) or step.total is not None
@@ -270,17 +271,28 @@ class _Refit:
             name,
             module,
             ours=(taps[0].at(self.student.prefix, j), taps[1].at(self.student.prefix, j)),
-            theirs=theirs,
-            view=self._view(axis, j, on_stream=on_stream and entry.part != "head"),
+            theirs=self._theirs(aim, axis, j, on_stream=on_stream and entry.part != "head"),
             units=self.head == "tagging" and entry.part == "head",
             fit=sums(),
             held_out=sums(),
         )
 
-    def _view(self, axis: Dim, j: int | None, *, on_stream: bool) -> View:
+    def _theirs(self, aim: Tap, axis: Dim, j: int | None, *, on_stream: bool) -> list[Theirs]:
+        """Say what to read of the teacher, where several layers give a map's units in each."""
+        donors = self.selection.donors((axis,), j) or (None,)
+        return [
+            (
+                aim.at(self.teacher.prefix, donor),
+                self._view(axis, j, donor, on_stream=on_stream),
+                None if len(donors) == 1 or j is None else self.selection.places(axis, j, donor),
+            )
+            for donor in donors
+        ]
+
+    def _view(self, axis: Dim, j: int | None, donor: int | None, *, on_stream: bool) -> View:
         """Say what of the teacher's channels the student is to have."""
         if on_stream and self.directions is not None:
             directions = self.directions
             return lambda rows: rows @ directions.to(rows)
-        kept = self.selection.keep(axis, j, self.sizes)
+        kept = self.selection.keep(axis, j, self.sizes, donor)
         return (lambda rows: rows) if kept is None else (lambda rows: rows[:, list(kept)])

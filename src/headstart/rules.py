@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError, nearest
-from headstart.layout import Shape
-from headstart.selection import SIZES, SOURCES, Picks, Selection
+from headstart.layout import Shape, Traits
+from headstart.selection import SIZES, SOURCES, Picks, Selection, named_origins
 
 Scores = NDArray[np.float64]
 Measured = Mapping[str, Mapping[str, Scores]]
@@ -62,11 +63,13 @@ HIDDEN_RULES: Mapping[str, Rule] = _RULES
 FFN_RULES: Mapping[str, Rule] = {**_RULES, "taylor": _RULES["activation"]}
 HEAD_RULES: Mapping[str, Rule] = {**FFN_RULES, "strided": _RULES["uniform"]}
 """``strided`` spaces channels evenly across heads, which cuts every head; only to reproduce."""
-DEFAULT_RULES: Mapping[str, str | Sequence[int]] = {
+Said = str | bool | Sequence[int]
+DEFAULT_RULES: Mapping[str, Said] = {
     "layers": "even",
     "hidden": "uniform",
     "heads": "uniform",
     "ffn": "uniform",
+    "merge": False,
 }
 _TABLES: Mapping[str, Mapping[str, Any]] = {
     "layers": LAYER_RULES,
@@ -129,11 +132,11 @@ def choose(
     teacher: Shape,
     student: Shape,
     *,
-    rules: Mapping[str, str | Sequence[int]] | None = None,
+    rules: Mapping[str, Said] | None = None,
     source: str = "teacher",
     scores: Measured | None = None,
     seed: int = 0,
-    keep_first: bool = False,
+    traits: Traits | None = None,
 ) -> Selection:
     """Choose what a student keeps.
 
@@ -141,59 +144,107 @@ def choose(
         teacher: The teacher's shape.
         student: The student's, as `student_shape` gives it.
         rules: Rule of each size; what is not named has its default. ``layers`` may be a list.
+            ``merge``: whether a layer's heads and neurons are chosen among those of all layers
+            since the one kept before it, not of the kept layer alone.
         source: One of `SOURCES`; noted, it changes no choice.
         scores: For the rules that are `SCORED`.
         seed: Of rule ``random``; each layer draws its own heads and neurons.
-        keep_first: The named layer rules keep layer 0 as the student's first.
+        traits: How the teacher's layers differ: where the first is unlike the others, the named
+            layer rules keep it as the student's first; heads of unlike layers are not merged.
 
     Raises:
         HeadstartError: A rule or source is unknown, a layer list does not fit, or scores are
             missing.
     """
     said = {**DEFAULT_RULES, **(rules or {})}
+    traits = traits or Traits()
+    merges = bool(said.pop("merge"))
     _check_names(said, source)
-    layers = _layers(teacher.layers, student.layers, said["layers"], keep_first)
-    rng = np.random.default_rng(seed)
+    layers = _layers(teacher.layers, student.layers, said["layers"], traits.keep_first)
     name = {size: rule if isinstance(rule, str) else "list" for size, rule in said.items()}
-
-    def picks(size: str, length: int, count: int, layer: int | None = None) -> Picks:
-        if length == count:
-            return tuple(range(length))
-        known = (scores or {}).get(name[size], {})
-        score = _scores(known, name[size], size, layer) if name[size] in SCORED else np.empty(0)
-        rule: Rule = _TABLES[size][name[size]]
-        return rule(length, count, score, rng)
-
+    pools = [(layer,) for layer in layers]
+    if merges:
+        pools = _groups(layers)
+        name |= {size: f"{name[size]}, merged" for size in ("heads", "ffn")}
+    pick = _Pick(teacher, student, said, scores or {}, np.random.default_rng(seed))
+    hidden = pick.hidden()
+    alike = [_alike(pool, traits.kinds) for pool in pools]
+    attention, attention_of = zip(*map(pick.heads, alike), strict=True)
+    ffn, ffn_of = zip(*map(pick.ffn, pools), strict=True)
     return Selection(
         teacher=teacher,
         layers=layers,
-        hidden=picks("hidden", teacher.hidden, student.hidden),
-        attention=tuple(_channels(picks, name["heads"], teacher, student, i) for i in layers),
-        ffn=tuple(picks("ffn", teacher.ffn, student.ffn, i) for i in layers),
+        hidden=hidden,
+        attention=attention,
+        ffn=ffn,
+        attention_of=named_origins(attention_of, layers),
+        ffn_of=named_origins(ffn_of, layers),
         source=source,
         rules=name,
     )
 
 
-def _channels(
-    picks: Callable[[str, int, int, int], Picks],
-    rule: str,
-    teacher: Shape,
-    student: Shape,
-    layer: int,
-) -> Picks:
-    size = teacher.head_size
-    if rule == "strided":
-        return picks("heads", teacher.heads * size, student.heads * size, layer)
-    kept = picks("heads", teacher.heads, student.heads, layer)
-    return tuple(head * size + i for head in kept for i in range(size))
+def _groups(layers: Picks) -> list[Picks]:
+    """Give each kept layer those that it stands for: all since the one kept before it."""
+    starts = (0, *(layer + 1 for layer in layers[:-1]))
+    return [tuple(range(a, b + 1)) for a, b in zip(starts, layers, strict=True)]
 
 
-def _layers(length: int, count: int, rule: str | Sequence[int], keep_first: bool) -> Picks:
+def _alike(pool: Picks, kinds: Sequence[str]) -> Picks:
+    """Leave out layers whose attention is of another kind than that of the last."""
+    return tuple(i for i in pool if not kinds or kinds[i] == kinds[pool[-1]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """Applies the rules to one size after the other, in the order in which they draw."""
+
+    teacher: Shape
+    student: Shape
+    said: Mapping[str, Said]
+    scores: Measured
+    rng: np.random.Generator
+
+    def hidden(self) -> Picks:
+        """Choose the channels of the residual stream."""
+        return self._chosen("hidden", self.teacher.hidden, self.student.hidden, None)
+
+    def heads(self, pool: Picks) -> tuple[Picks, Picks]:
+        """Choose heads among some layers: channels, and the layer of each."""
+        size, strided = self.teacher.head_size, self.said["heads"] == "strided"
+        unit = 1 if strided else size
+        length = self.teacher.heads * size // unit
+        chosen = self._chosen("heads", length, self.student.heads * size // unit, pool)
+        return (
+            tuple(i % length * unit + k for i in chosen for k in range(unit)),
+            tuple(pool[i // length] for i in chosen for _ in range(unit)),
+        )
+
+    def ffn(self, pool: Picks) -> tuple[Picks, Picks]:
+        """Choose neurons among some layers: numbers, and the layer of each."""
+        length = self.teacher.ffn
+        chosen = self._chosen("ffn", length, self.student.ffn, pool)
+        return tuple(i % length for i in chosen), tuple(pool[i // length] for i in chosen)
+
+    def _chosen(self, size: str, length: int, count: int, pool: Picks | None) -> Picks:
+        """Choose units, counted through the layers of a pool."""
+        whole = length * len(pool or (0,))
+        if whole == count:
+            return tuple(range(whole))
+        rule = str(self.said[size])
+        scores = np.empty(0)
+        if rule in SCORED:
+            known = _scores(self.scores.get(rule, {}), rule, size)
+            scores = known if pool is None else np.concatenate([known[i] for i in pool])
+        chosen: Rule = _TABLES[size][rule]
+        return chosen(whole, count, scores, self.rng)
+
+
+def _layers(length: int, count: int, rule: Said, keep_first: bool) -> Picks:
     if isinstance(rule, str):
         picks = LAYER_RULES[rule](length, count)
         return (0, *picks[1:]) if keep_first else picks
-    picks = tuple(rule)
+    picks = tuple(cast("Sequence[int]", rule))
     if (
         len(picks) != count
         or list(picks) != sorted(set(picks))
@@ -207,17 +258,17 @@ def _layers(length: int, count: int, rule: str | Sequence[int], keep_first: bool
     return picks
 
 
-def _scores(known: Mapping[str, Scores], rule: str, size: str, layer: int | None) -> Scores:
+def _scores(known: Mapping[str, Scores], rule: str, size: str) -> Scores:
     if size not in known:
         raise HeadstartError(
             f"rule {rule} needs scores for {size}",
             where=f"recipe key init.{size}",
             way_out="use it in a recipe, where there is text to measure on, or hand in scores",
         )
-    return known[size] if layer is None else known[size][layer]
+    return known[size]
 
 
-def _check_names(rules: Mapping[str, str | Sequence[int]], source: str) -> None:
+def _check_names(rules: Mapping[str, Said], source: str) -> None:
     for size, rule in rules.items():
         table = _TABLES.get(size)
         if table is None:

@@ -14,7 +14,7 @@ from headstart.errors import HeadstartError
 from headstart.layout import Axis, Dim, Shape, dim_length
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Picks = tuple[int, ...]
 SIZES = ("layers", "hidden", "heads", "ffn")
@@ -32,6 +32,9 @@ class Selection:
         attention: For each kept layer, channels of the heads; whole heads are runs of
             ``head_size`` channels.
         ffn: For each kept layer, neurons of the feed-forward block.
+        attention_of: For each kept layer, the teacher's layer of each of its ``attention``;
+            empty where all are of the kept layer.
+        ffn_of: The same of ``ffn``.
         source: Where the first weights come from, one of `SOURCES`.
         rules: Name of the rule behind each of the four sizes.
 
@@ -44,6 +47,8 @@ class Selection:
     hidden: Picks
     attention: tuple[Picks, ...]
     ffn: tuple[Picks, ...]
+    attention_of: tuple[Picks, ...] = ()
+    ffn_of: tuple[Picks, ...] = ()
     source: str = "teacher"
     rules: Mapping[str, str]
 
@@ -52,14 +57,20 @@ class Selection:
         width = self.teacher.heads * self.teacher.head_size
         _check_picks("layers", self.layers, self.teacher.layers)
         _check_picks("hidden", self.hidden, self.teacher.hidden)
-        for name, rows, length in (
-            ("attention", self.attention, width),
-            ("ffn", self.ffn, self.teacher.ffn),
+        for name, rows, origins, length in (
+            ("attention", self.attention, self.attention_of, width),
+            ("ffn", self.ffn, self.ffn_of, self.teacher.ffn),
         ):
             if len(rows) != len(self.layers) or len({len(row) for row in rows}) > 1:
                 raise _broken(f"{name} needs one list per kept layer, all of one length")
-            for row in rows:
-                _check_picks(name, row, length)
+            if origins and [len(row) for row in origins] != [len(row) for row in rows]:
+                raise _broken(f"{name}_of needs a layer for each of {name}")
+            for j, row in enumerate(rows):
+                of = origins[j] if origins else (self.layers[j],) * len(row)
+                _check_picks("layers", tuple(set(of)), self.teacher.layers)
+                for donor in set(of):
+                    own = tuple(i for i, layer in zip(row, of, strict=True) if layer == donor)
+                    _check_picks(name, own, length)
         if len(self.attention[0]) != len(self.hidden) or len(self.hidden) % self.teacher.head_size:
             raise _broken("hidden channels must be as many as those of whole heads")
 
@@ -81,19 +92,34 @@ class Selection:
             for runs in rows
         )
 
-    def keep(self, dim: Dim, layer: int | None, sizes: Mapping[Axis, int]) -> Picks | None:
-        """Say which indices of one dimension the student keeps.
+    def donors(self, dims: Sequence[Dim], layer: int | None) -> Picks:
+        """List the teacher's layers that a student's tensor is made of, in ascending order.
+
+        Args:
+            dims: What its dimensions run over.
+            layer: The student's layer that it is in; None outside the layers, where there is none.
+        """
+        if layer is None:
+            return ()
+        units = [axis for axis in _axes(dims) if axis in ("attention", "ffn")]
+        return tuple(sorted(set(self._of(units[0], layer)))) if units else (self.layers[layer],)
+
+    def keep(
+        self, dim: Dim, layer: int | None, sizes: Mapping[Axis, int], donor: int | None = None
+    ) -> Picks | None:
+        """Say which indices of one dimension of a teacher's tensor the student keeps.
 
         Args:
             dim: What the dimension runs over.
             layer: The student's layer that the tensor is in; None outside the layers.
             sizes: The teacher's length of each axis.
+            donor: The teacher's layer that the tensor is in; the kept one if not named.
 
         Returns:
             Indices, or None to keep the dimension whole.
         """
         if isinstance(dim, tuple):
-            parts = [self.keep(part, layer, sizes) for part in dim]
+            parts = [self.keep(part, layer, sizes, donor) for part in dim]
             starts = [dim_length(dim[:i], sizes) for i in range(len(dim))]
             return tuple(
                 start + k
@@ -103,8 +129,24 @@ class Selection:
         if dim == "hidden":
             return self.hidden
         if layer is not None and dim in ("attention", "ffn"):
-            return (self.attention if dim == "attention" else self.ffn)[layer]
+            row = (self.attention if dim == "attention" else self.ffn)[layer]
+            return tuple(row[i] for i in self.places(dim, layer, donor))
         return None
+
+    def places(self, dim: Dim, layer: int, donor: int | None = None) -> Picks:
+        """Say where in the student's dimension stands what `keep` takes from a donor."""
+        donor = self.layers[layer] if donor is None else donor
+        parts = dim if isinstance(dim, tuple) else (dim,)
+        origins = [self._of(part, layer) for part in parts]
+        flat = [origin for row in origins for origin in row]
+        return tuple(i for i, origin in enumerate(flat) if origin == donor)
+
+    def _of(self, axis: Axis, layer: int) -> Picks:
+        """Give the teacher's layer of each unit of one of the student's."""
+        rows, origins = (
+            (self.attention, self.attention_of) if axis == "attention" else (self.ffn, self.ffn_of)
+        )
+        return origins[layer] if origins else (self.layers[layer],) * len(rows[layer])
 
     def compose(self, inner: Selection) -> Selection:
         """Give the one selection that does what this one, then `inner`, do.
@@ -117,15 +159,32 @@ class Selection:
         """
         if inner.teacher != self.student:
             raise _broken(f"a cut of {inner.teacher} cannot follow one that gives {self.student}")
+        attention, attention_of = self._through("attention", inner)
+        ffn, ffn_of = self._through("ffn", inner)
         return Selection(
             teacher=self.teacher,
             layers=tuple(self.layers[i] for i in inner.layers),
             hidden=tuple(self.hidden[i] for i in inner.hidden),
-            attention=_through(self.attention, inner.layers, inner.attention),
-            ffn=_through(self.ffn, inner.layers, inner.ffn),
+            attention=attention,
+            ffn=ffn,
+            attention_of=attention_of,
+            ffn_of=ffn_of,
             source=inner.source,
             rules={size: f"{self.rules[size]} > {inner.rules[size]}" for size in SIZES},
         )
+
+    def _through(self, axis: Axis, inner: Selection) -> tuple[tuple[Picks, ...], ...]:
+        """Follow the units of a second cut back to the teacher: numbers, and their layers."""
+        outer, picks = (
+            (one.attention if axis == "attention" else one.ffn) for one in (self, inner)
+        )
+        rows: list[Picks] = []
+        origins: list[Picks] = []
+        for j, row in enumerate(picks):
+            found = list(zip(inner._of(axis, j), row, strict=True))
+            rows.append(tuple(outer[layer][i] for layer, i in found))
+            origins.append(tuple(self._of(axis, layer)[i] for layer, i in found))
+        return tuple(rows), named_origins(origins, tuple(self.layers[i] for i in inner.layers))
 
     def to_json(self) -> str:
         """Write the selection as JSON; `heads` is added for readers and not read back."""
@@ -147,6 +206,8 @@ class Selection:
                 hidden=tuple(plain["hidden"]),
                 attention=tuple(tuple(row) for row in plain["attention"]),
                 ffn=tuple(tuple(row) for row in plain["ffn"]),
+                attention_of=tuple(tuple(row) for row in plain.get("attention_of", ())),
+                ffn_of=tuple(tuple(row) for row in plain.get("ffn_of", ())),
                 source=plain["source"],
                 rules=plain["rules"],
             )
@@ -158,12 +219,14 @@ def _run(start: int, size: int) -> list[int]:
     return list(range(start // size * size, start // size * size + size))
 
 
-def _through(
-    outer: tuple[Picks, ...], layers: Picks, inner: tuple[Picks, ...]
-) -> tuple[Picks, ...]:
-    return tuple(
-        tuple(outer[layer][i] for i in row) for layer, row in zip(layers, inner, strict=True)
-    )
+def named_origins(origins: Sequence[Picks], layers: Picks) -> tuple[Picks, ...]:
+    """Leave out the layers that units come from where each comes from the kept layer."""
+    own = all(set(row) == {layer} for row, layer in zip(origins, layers, strict=True))
+    return () if own else tuple(origins)
+
+
+def _axes(dims: Sequence[Dim]) -> list[Axis]:
+    return [axis for dim in dims for axis in (dim if isinstance(dim, tuple) else (dim,))]
 
 
 def _check_picks(name: str, picks: Picks, length: int) -> None:

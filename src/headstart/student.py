@@ -17,10 +17,11 @@ from headstart.layout import (
     lengths,
     shape_of,
     student_changes,
+    traits_of,
 )
 from headstart.reader import Named, Opened, fit_base, open_model
-from headstart.rules import Measured, Scores, choose, student_shape
-from headstart.transplant import magnitudes, shuffled, source_name, transplant
+from headstart.rules import Measured, Said, Scores, choose, student_shape
+from headstart.transplant import magnitudes, shuffled, source_names, transplant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ class Made:
         model: In evaluation mode, on the CPU.
         selection: What it keeps of its teacher.
         provenance: For each of its tensors, ``teacher:NAME``, ``base:NAME``, ``permuted:NAME``,
-            ``fresh``, or ``tied:NAME``.
+            ``fresh``, or ``tied:NAME``; several names, joined by ``+``, where layers are merged.
         unused: The teacher's tensors that no part of the student comes from.
     """
 
@@ -56,7 +57,7 @@ def make_student(
     *,
     base: PreTrainedModel | Named | None = None,
     shape: Mapping[str, int | None] | None = None,
-    rules: Mapping[str, str | Sequence[int]] | None = None,
+    rules: Mapping[str, Said] | None = None,
     source: str = "teacher",
     scores: Measured | None = None,
     seed: int = 0,
@@ -92,7 +93,7 @@ def make_student(
         source=source,
         scores={**_scores(opened, found, rules or {}), **(scores or {})},
         seed=seed,
-        keep_first=opened.family.keep_first(opened.plain),
+        traits=traits_of(opened.family, opened.plain),
     )
     return _make(opened, found, selection, base=base, seed=seed)
 
@@ -155,7 +156,7 @@ def cut_checkpoint(
     *,
     base: Named | None = None,
     shape: Mapping[str, int | None] | None = None,
-    rules: Mapping[str, str | Sequence[int]] | None = None,
+    rules: Mapping[str, Said] | None = None,
     source: str = "teacher",
     seed: int = 0,
 ) -> Made:
@@ -175,7 +176,7 @@ def _checked(opened: Opened) -> Fit:
 
 
 def _scores(
-    opened: Opened, found: Fit, rules: Mapping[str, str | Sequence[int]]
+    opened: Opened, found: Fit, rules: Mapping[str, Said]
 ) -> dict[str, Mapping[str, Scores]]:
     if "magnitude" not in rules.values():
         return {}
@@ -209,9 +210,10 @@ def _make(
     )
     if source == "permuted":
         tensors = {name: shuffled(name, t, seed=seed) for name, t in tensors.items()}
-    names = {e.name(prefix): source_name(e, selection, at.prefix) for e in copied}
-    taken = () if source in ("scratch", "base") else names.values()
-    used = {*taken, *(e.name(found.prefix) for e in wanted if e.tied)}
+    names = {e.name(prefix): source_names(e, selection, at.prefix) for e in copied}
+    used = {e.name(found.prefix) for e in wanted if e.tied}
+    if source not in ("scratch", "base"):
+        used.update(*names.values())
     model = assemble(config, opened.head, tensors, seed=seed)
     vars(model)[SELECTION] = selection
     return Made(
@@ -222,11 +224,11 @@ def _make(
     )
 
 
-def _origin_of(entry: Entry, names: Mapping[str, str], source: str, prefix: str) -> str:
+def _origin_of(entry: Entry, names: Mapping[str, Sequence[str]], source: str, prefix: str) -> str:
     if entry.tied:
         return f"tied:{entry.tied.format(p=prefix)}"
     name = entry.name(prefix)
-    return f"{source}:{names[name]}" if name in names else "fresh"
+    return f"{source}:{' + '.join(names[name])}" if name in names else "fresh"
 
 
 def _origin(base: PreTrainedModel | Named | None, teacher: Opened) -> tuple[Opened, Fit]:

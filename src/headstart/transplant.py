@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -24,20 +24,27 @@ if TYPE_CHECKING:
 Read = Callable[[str], Tensor]
 
 
-def cut(tensor: Tensor, entry: Entry, selection: Selection, sizes: Mapping[Axis, int]) -> Tensor:
+def cut(
+    tensor: Tensor,
+    entry: Entry,
+    selection: Selection,
+    sizes: Mapping[Axis, int],
+    donor: int | None = None,
+) -> Tensor:
     """Keep of one tensor what a selection says.
 
     Args:
         tensor: The teacher's tensor, its dimensions as ``entry.axes``.
-        entry: The student's tensor that it becomes.
+        entry: The student's tensor that it becomes, or a part of which.
         selection: What is kept.
         sizes: The teacher's length of each axis.
+        donor: The teacher's layer that the tensor is in; the kept one if not named.
 
     Returns:
         A new tensor of the same type.
     """
     for dim, axis in enumerate(entry.axes):
-        kept = selection.keep(axis, entry.layer, sizes)
+        kept = selection.keep(axis, entry.layer, sizes, donor)
         if kept is not None and kept != tuple(range(dim_length(axis, sizes))):
             tensor = tensor.index_select(dim, torch.tensor(kept, device=tensor.device))
     return tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -68,14 +75,35 @@ def transplant(
     student: dict[str, Tensor] = {}
     for entry in entries:
         if not entry.tied:
-            tensor = read(source_name(entry, selection, source_prefix))
-            student[entry.name(target_prefix)] = cut(tensor, entry, selection, sizes)
+            donors = selection.donors(entry.axes, entry.layer) or (None,)
+            parts = [
+                cut(read(entry.name(source_prefix, donor)), entry, selection, sizes, donor)
+                for donor in donors
+            ]
+            student[entry.name(target_prefix)] = (
+                parts[0] if len(parts) == 1 else _joined(parts, entry, selection, donors)
+            )
     return student
 
 
-def source_name(entry: Entry, selection: Selection, prefix: str) -> str:
-    """Name the teacher's tensor that a student's tensor comes from."""
-    return entry.name(prefix, None if entry.layer is None else selection.layers[entry.layer])
+def _joined(
+    parts: Sequence[Tensor], entry: Entry, selection: Selection, donors: Sequence[int | None]
+) -> Tensor:
+    """Put the units that several layers give into the order in which the student has them."""
+    layer = cast("int", entry.layer)
+    for dim, axis in enumerate(entry.axes):
+        first = axis[0] if isinstance(axis, tuple) else axis
+        if first in ("attention", "ffn"):
+            places = [i for donor in donors for i in selection.places(axis, layer, donor)]
+            order = torch.tensor(places, device=parts[0].device).argsort()
+            return torch.cat([*parts], dim).index_select(dim, order)
+    raise AssertionError(entry)
+
+
+def source_names(entry: Entry, selection: Selection, prefix: str) -> tuple[str, ...]:
+    """Name the teacher's tensors that a student's tensor comes from."""
+    donors = selection.donors(entry.axes, entry.layer) or (None,)
+    return tuple(entry.name(prefix, donor) for donor in donors)
 
 
 def shuffled(name: str, tensor: Tensor, *, seed: int) -> Tensor:
