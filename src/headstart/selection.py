@@ -101,8 +101,9 @@ class Selection:
         """
         if layer is None:
             return ()
-        units = [axis for axis in _axes(dims) if axis in ("attention", "ffn")]
-        return tuple(sorted(set(self._of(units[0], layer)))) if units else (self.layers[layer],)
+        units: set[Axis] = {"attention", "ffn"}
+        found = [axis for axis in _axes(dims) if axis in units]
+        return tuple(sorted(set(self._of(found[0], layer)))) if found else (self.layers[layer],)
 
     def keep(
         self, dim: Dim, layer: int | None, sizes: Mapping[Axis, int], donor: int | None = None
