@@ -101,7 +101,7 @@ class Selection:
         """
         if layer is None:
             return ()
-        units: set[Axis] = {"attention", "ffn"}
+        units = {"attention", "ffn"}
         found = [axis for axis in _axes(dims) if axis in units]
         return tuple(sorted(set(self._of(found[0], layer)))) if found else (self.layers[layer],)
 
@@ -142,7 +142,7 @@ class Selection:
         flat = [origin for row in origins for origin in row]
         return tuple(i for i, origin in enumerate(flat) if origin == donor)
 
-    def _of(self, axis: Axis, layer: int) -> Picks:
+    def _of(self, axis: str, layer: int) -> Picks:
         """Give the teacher's layer of each unit of one of the student's."""
         rows, origins = (
             (self.attention, self.attention_of) if axis == "attention" else (self.ffn, self.ffn_of)
