@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from headstart.assembly import prefix_of
 from headstart.checkpoint import weights_fingerprint
 from headstart.families import FAMILIES, family_of
-from headstart.layout import Dim, Family, Head, Weight, shape_of
+from headstart.layout import Dim, Family, Head, Weight, entries, shape_of
+from headstart.reader import open_model
 from headstart.selection import Selection, full
 from headstart.student import make_selected, make_student
 from tiny import HEADS, VARIANTS, answer, tiny_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from transformers import (
         PreTrainedModel,
@@ -29,6 +31,65 @@ SMALL = {"layers": 2, "hidden": 16, "ffn": 20}
 def selection_of(model: PreTrainedModel) -> Selection:
     plain = model.config.to_dict()
     return full(shape_of(family_of(plain), plain))
+
+
+# --- merged layers give each unit from its own layer ---
+
+
+def scaled(model: PreTrainedModel) -> PreTrainedModel:
+    """Give every layer the tensors of the second, doubled from each layer to the next."""
+    opened = open_model(model)
+    tensors, prefix = model.state_dict(), prefix_of(opened.family, opened.head)
+    for entry in entries(opened.family, opened.plain, opened.head):
+        second = entry.name(prefix, 1)
+        if entry.layer not in (None, 1) and second in tensors:
+            tensors[entry.name(prefix)].copy_(tensors[second] * 2.0 ** (entry.layer - 1))
+    return model
+
+
+def every_second(rows: Sequence[tuple[int, ...]], run: int) -> tuple[tuple[int, ...], ...]:
+    """Let runs of units come from the first and second of two layers in turn."""
+    return tuple(tuple(2 * j + i // run % 2 for i in range(len(r))) for j, r in enumerate(rows))
+
+
+def law_units_come_from_their_layers(
+    variant: str, head: Head, told: Callable[[Selection], Selection] = lambda chosen: chosen
+) -> None:
+    teacher = scaled(tiny_model(variant, head))
+    plain = make_student(teacher, shape={"layers": 2, "hidden": 16}).selection
+    of = {
+        "attention": every_second(plain.attention, plain.teacher.head_size),
+        "ffn": every_second(plain.ffn, 1),
+    }
+    merged = replace(plain, attention_of=of["attention"], ffn_of=of["ffn"])
+    ours = make_selected(teacher, told(merged)).model.state_dict()
+    copied = open_model(make_selected(teacher, plain).model)
+    prefix = prefix_of(copied.family, head)
+    for entry in entries(copied.family, copied.plain, head):
+        tensor = copied.read(entry.name(prefix))
+        for dim, axis in enumerate(entry.axes):
+            parts = axis if isinstance(axis, tuple) else (axis,)
+            if entry.layer is not None and parts[0] in of:
+                layers = torch.tensor(of[parts[0]][entry.layer] * len(parts))
+                factor = 2.0 ** (layers - plain.layers[entry.layer])
+                tensor = tensor * factor.view([-1 if d == dim else 1 for d in range(tensor.dim())])
+        assert torch.equal(ours[entry.name(prefix)], tensor), entry.template
+
+
+@pytest.mark.parametrize(("variant", "head"), EVERY)
+def test_units_come_from_their_layers(variant: str, head: Head) -> None:
+    law_units_come_from_their_layers(variant, head)
+
+
+@pytest.mark.parametrize("variant", ["bert", "modernbert"])
+@pytest.mark.parametrize("mistake", ["attention_of", "ffn_of"])
+def test_the_law_of_units_has_teeth(variant: str, mistake: str) -> None:
+    def swapped(chosen: Selection) -> Selection:
+        rows = tuple(tuple(reversed(row)) for row in getattr(chosen, mistake))
+        return replace(chosen, **{mistake: rows})
+
+    with pytest.raises(AssertionError):
+        law_units_come_from_their_layers(variant, "classification", swapped)
 
 
 # --- a consistent reordering changes nothing ---

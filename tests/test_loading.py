@@ -26,7 +26,7 @@ from headstart.recipe import NOT_DECIDING, ONLY_WITHOUT_MODEL, Recipe, Term
 BASE: dict[str, object] = {
     "task": "classification",
     "data": {"corpus": "local", "folder": "here", "languages": ["en", "de"], "text": "texts"},
-    "init": {"refit": {}},
+    "init": {"refit": {}, "heads": "taylor", "ffn": "taylor"},
     "teacher": {"base": "encoder", "finetune": {"learning_rate": "auto"}},
 }
 TRAINING: Mapping[str, object] = {

@@ -12,7 +12,7 @@ from headstart.checking import apply, known_keys
 from headstart.errors import HeadstartError
 from headstart.loading import load_recipe
 from headstart.objectives import FEATURES, OBJECTIVES
-from headstart.recipe import RULES, Recipe, Teacher, Term, Train
+from headstart.recipe import RANKING, RULES, Recipe, Teacher, Term, Train
 from headstart.settings import CORPUS_TASKS, SOFTENED
 from headstart.settings import OBJECTIVES as KNOWN_OBJECTIVES
 
@@ -48,6 +48,7 @@ def test_names_are_those_of_the_tables() -> None:
     assert {name: set(known) for name, known in RULES.items()} == {
         name: set(table) for name, table in tables.items()
     }
+    assert set(RANKING) == set(rules.SCORED)
     assert set(KNOWN_OBJECTIVES) == {*OBJECTIVES, *FEATURES}
     tasks = {name: source.task for name, source in sources.CORPORA.items()}
     assert tasks | {"local": None} == CORPUS_TASKS
@@ -101,6 +102,11 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
     "no such task": ({"task": "clasification"}, "task", "should be 'classification' or 'tagging'"),
     "no such source": ({"init": {"source": "techer"}}, "init.source", "'teacher', 'base'"),
     "no such layer rule": ({"init": {"layers": "evn"}}, "init.layers", "did you mean 'even'"),
+    "merging without a ranking": (
+        {"init": {"merge": True, "ffn": "taylor"}},
+        "init.merge",
+        "heads: uniform, .*taylor, act",
+    ),
     "no such head rule": ({"init": {"heads": "striped"}}, "init.heads", "mean 'strided'"),
     "no such corpus": (data(corpus="masive"), "data.corpus", "did you mean 'massive'"),
     "no such objective": ({"train": {"objective": {"kll": 1}}}, "train.objective.kll", "mean 'kl'"),

@@ -315,5 +315,7 @@ def test_units_of_a_layer_that_is_not_stood_for_are_refused() -> None:
     plain = make_student(teacher, shape={"layers": 2}).selection
     width = len(plain.hidden)
     chosen = replace(plain, attention_of=((3,) * width, (2,) * width))
-    with pytest.raises(HeadstartError, match=r"layer 0 takes from layers .* stands for 0 to 1"):
+    with pytest.raises(
+        HeadstartError, match=r"layer 0 takes from layers \[1, 3\] .* stands for 0 to 1"
+    ):
         refit(make_selected(teacher, chosen).model, teacher, chosen, sample())

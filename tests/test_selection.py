@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,14 +26,16 @@ SMALLEST = Shape(layers=2, hidden=16, heads=2, ffn=10)
 
 @st.composite
 def origins(draw: st.DrawFn, teacher: Shape, student: Shape) -> dict[str, Any]:
-    """Draw the layer that each head and neuron is of."""
-    size, any_layer = teacher.head_size, st.integers(0, teacher.layers - 1)
-    rows = [draw(st.lists(any_layer, min_size=k, max_size=k)) for k in (
-        *[student.heads] * student.layers, *[student.ffn] * student.layers)]  # fmt: skip
-    heads, ffn = rows[: student.layers], rows[student.layers :]
+    """Draw the layer that each head and neuron is of; none gives to two of the student's."""
+
+    def row(count: int, j: int) -> tuple[int, ...]:
+        givers = st.sampled_from(range(j, teacher.layers, student.layers))
+        return tuple(draw(st.lists(givers, min_size=count, max_size=count)))
+
+    heads = [row(student.heads, j) for j in range(student.layers)]
     return {
-        "attention_of": tuple(tuple(i for i in row for _ in range(size)) for row in heads),
-        "ffn_of": tuple(map(tuple, ffn)),
+        "attention_of": tuple(tuple(np.repeat(of, teacher.head_size).tolist()) for of in heads),
+        "ffn_of": tuple(row(student.ffn, j) for j in range(student.layers)),
     }
 
 

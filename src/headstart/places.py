@@ -12,6 +12,7 @@ from torch import Tensor
 from headstart.errors import HeadstartError
 from headstart.flow import Rescale, into, out_of
 from headstart.ridge import Scales, best_change
+from headstart.selection import UNITS, groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,16 +114,15 @@ def groups_of(selection: Selection) -> list[Picks]:
         HeadstartError: They are of layers that it does not stand for.
     """
     found: list[Picks] = []
-    for j, (low, high) in enumerate(
-        zip((-1, *selection.layers[:-1]), selection.layers, strict=True)
-    ):
-        group = selection.donors(("attention",), j) + selection.donors(("ffn",), j)
-        if not low < min(group) <= max(group) <= high:
+    for j, group in enumerate(groups(selection.layers)):
+        found_in = (layer for axis in UNITS for layer in selection.donors((axis,), j))
+        donors = {layer for layer in found_in if layer is not None}
+        if not donors <= {*group}:
             raise HeadstartError(
-                f"layer {j} takes from layers {min(group)} to {max(group)} of the teacher, and "
-                f"stands for {low + 1} to {high}",
+                f"layer {j} takes from layers {sorted(donors)} of the teacher, and stands for "
+                f"{group[0]} to {group[-1]}",
                 where="selection",
                 way_out="choose again with init.merge",
             )
-        found.append((*group, high))
+        found.append(tuple(layer for layer in group if layer in donors or layer == group[-1]))
     return found

@@ -233,6 +233,9 @@ class Turn:
                     here = self.selection.places(unit, entry.layer, donor) if there else None
                     maps = self._modules(path, entry.layer, donor)
                     _set_map(*maps, directions, there, here, writes=writes)
+                ours, theirs = self._modules(path, entry.layer)
+                if writes and getattr(ours, "bias", None) is not None:
+                    ours.bias.copy_(directions.to(theirs.bias).T @ theirs.bias)
         for j in range(len(self.selection.layers)):
             for step in self.family.flow.layer:
                 if isinstance(step, Rescale):
@@ -280,12 +283,9 @@ def _set_map(
     """Turn one map, or those of its units that come from one of the teacher's layers."""
     old, turn = theirs.weight, directions.to(theirs.weight)
     take, put = (slice(None) if places is None else list(places) for places in (there, here))
-    has_bias = getattr(ours, "bias", None) is not None
     if writes:
-        ours.weight[:, put] = turn.T @ old[:, take]
-        if has_bias:
-            ours.bias.copy_(turn.T @ theirs.bias)
+        ours.weight[:, put] = turn.T @ old[:, take]  # the bias is nobody's alone
         return
     ours.weight[put] = old[take] @ turn
-    if has_bias:
+    if getattr(ours, "bias", None) is not None:
         ours.bias[put] = theirs.bias[take]

@@ -51,6 +51,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ffn": ("uniform", "first", "random", "magnitude", "activation", "taylor"),
 }
 """Names of the selection rules, kept equal to `selection` by a test."""
+RANKING = ("taylor", "activation", "magnitude")  # rules that say which of two units matters more
 
 FINETUNE_DEFAULTS: Mapping[str, object] = {
     "objective": {"labels": 1.0},
@@ -148,7 +149,8 @@ class Init(Part):
     """Rule for the feed-forward neurons."""
     merge: bool = False
     """Whether a layer's heads and neurons are chosen among those of all layers that it stands for
-    (all since the one kept before it), not of the layer alone. For `refit`, with rule taylor."""
+    (all since the one kept before it), not of the layer alone. Made for `refit`; `heads` and `ffn`
+    must be rules that rank (best measured: taylor)."""
     measure_tokens: Count = 20_000
     """How much text the rules activation and taylor look at, in all languages together."""
     refit: Refit | None = None
@@ -166,6 +168,17 @@ class Init(Part):
         if refit is not None and source not in (None, "teacher", "base"):
             raise ValueError(f"nothing to refit toward, since source is {source!r}; leave it out")
         return refit
+
+    @field_validator("merge")
+    @classmethod
+    def _merging_ranks(cls, merge: bool, info: ValidationInfo) -> bool:
+        said = [str(info.data.get(size)) for size in ("heads", "ffn") if size in info.data]
+        if merge and not all(rule in RANKING for rule in said):
+            raise ValueError(
+                f"heads: {said[0]}, ffn: {said[-1]} do not rank what is merged; set both to one of "
+                + ", ".join(RANKING)
+            )
+        return merge
 
     @field_validator("layers", "hidden", "heads", "ffn")
     @classmethod

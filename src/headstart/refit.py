@@ -204,7 +204,7 @@ class _Refit:
         with track("refit", len(layers) + 1) as advance:
             done += self._solve(flow.before, None, stop=(0, 0))
             for j, (layer, group) in enumerate(zip(layers, groups_of(self.selection), strict=True)):
-                self.teacher.advance(min(group) - 1)
+                self.teacher.advance(group[0] - 1)
                 done += self._solve(flow.layer, j, stop=(j, layer))
                 self.student.advance(j)
                 self.teacher.advance(layer)
@@ -279,7 +279,7 @@ class _Refit:
 
     def _theirs(self, aim: Tap, axis: Dim, j: int | None, *, on_stream: bool) -> list[Theirs]:
         """Say what to read of the teacher, where several layers give a map's units in each."""
-        donors = self.selection.donors((axis,), j) or (None,)
+        donors = self.selection.donors((axis,), j)
         return [
             (
                 aim.at(self.teacher.prefix, donor),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError, nearest
 from headstart.layout import Shape, Traits
-from headstart.selection import SIZES, SOURCES, Picks, Selection, named_origins
+from headstart.selection import SIZES, SOURCES, Picks, Selection, groups, named_origins
 
 Scores = NDArray[np.float64]
 Measured = Mapping[str, Mapping[str, Scores]]
@@ -164,7 +164,7 @@ def choose(
     name = {size: rule if isinstance(rule, str) else "list" for size, rule in said.items()}
     pools = [(layer,) for layer in layers]
     if merges:
-        pools = _groups(layers)
+        pools = groups(layers)
         name |= {size: f"{name[size]}, merged" for size in ("heads", "ffn")}
     pick = _Pick(teacher, student, said, scores or {}, np.random.default_rng(seed))
     hidden = pick.hidden()
@@ -182,12 +182,6 @@ def choose(
         source=source,
         rules=name,
     )
-
-
-def _groups(layers: Picks) -> list[Picks]:
-    """Give each kept layer those that it stands for: all since the one kept before it."""
-    starts = (0, *(layer + 1 for layer in layers[:-1]))
-    return [tuple(range(a, b + 1)) for a, b in zip(starts, layers, strict=True)]
 
 
 def _alike(pool: Picks, kinds: Sequence[str]) -> Picks:

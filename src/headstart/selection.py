@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Picks = tuple[int, ...]
+UNITS: tuple[Axis, ...] = ("attention", "ffn")  # what a layer may take from several layers
 SIZES = ("layers", "hidden", "heads", "ffn")
 SOURCES = ("teacher", "base", "scratch", "permuted")
 
@@ -84,25 +85,29 @@ class Selection:
     def heads(self) -> tuple[Picks, ...]:
         """Numbers of the kept heads, for each kept layer; empty where a head was cut across."""
         size = self.teacher.head_size
-        rows = ([row[i : i + size] for i in range(0, len(row), size)] for row in self.attention)
-        return tuple(
-            tuple(run[0] // size for run in runs)
-            if all(sorted(run) == _run(min(run), size) for run in runs)
-            else ()
-            for runs in rows
-        )
+        starts = range(0, len(self.attention[0]), size)
+        rows: list[Picks] = []
+        for j, row in enumerate(self.attention):
+            of = self._of("attention", j)
+            whole = all(
+                sorted(row[i : i + size]) == _run(min(row[i : i + size]), size)
+                and len(set(of[i : i + size])) == 1
+                for i in starts
+            )
+            rows.append(tuple(row[i] // size for i in starts) if whole else ())
+        return tuple(rows)
 
-    def donors(self, dims: Sequence[Dim], layer: int | None) -> Picks:
+    def donors(self, dims: Sequence[Dim], layer: int | None) -> tuple[int | None, ...]:
         """List the teacher's layers that a student's tensor is made of, in ascending order.
 
         Args:
             dims: What its dimensions run over.
-            layer: The student's layer that it is in; None outside the layers, where there is none.
+            layer: The student's layer that it is in; None outside the layers, where it is made of
+                the one tensor that is in no layer either.
         """
         if layer is None:
-            return ()
-        units = {"attention", "ffn"}
-        found = [axis for axis in _axes(dims) if axis in units]
+            return (None,)
+        found = [axis for axis in _axes(dims) if axis in UNITS]
         return tuple(sorted(set(self._of(found[0], layer)))) if found else (self.layers[layer],)
 
     def keep(
@@ -129,7 +134,7 @@ class Selection:
             )
         if dim == "hidden":
             return self.hidden
-        if layer is not None and dim in ("attention", "ffn"):
+        if layer is not None and dim in UNITS:
             row = (self.attention if dim == "attention" else self.ffn)[layer]
             return tuple(row[i] for i in self.places(dim, layer, donor))
         return None
@@ -218,6 +223,12 @@ class Selection:
 
 def _run(start: int, size: int) -> list[int]:
     return list(range(start // size * size, start // size * size + size))
+
+
+def groups(layers: Picks) -> list[Picks]:
+    """Give each kept layer those that it stands for: itself, and all since the one kept before."""
+    starts = (0, *(layer + 1 for layer in layers[:-1]))
+    return [tuple(range(a, b + 1)) for a, b in zip(starts, layers, strict=True)]
 
 
 def named_origins(origins: Sequence[Picks], layers: Picks) -> tuple[Picks, ...]:

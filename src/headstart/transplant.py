@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from headstart.layout import Axis, Entry, Shape, dim_length
+from headstart.selection import UNITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def transplant(
     student: dict[str, Tensor] = {}
     for entry in entries:
         if not entry.tied:
-            donors = selection.donors(entry.axes, entry.layer) or (None,)
+            donors = selection.donors(entry.axes, entry.layer)
             parts = [
                 cut(read(entry.name(source_prefix, donor)), entry, selection, sizes, donor)
                 for donor in donors
@@ -93,7 +94,7 @@ def _joined(
     layer = cast("int", entry.layer)
     for dim, axis in enumerate(entry.axes):
         first = axis[0] if isinstance(axis, tuple) else axis
-        if first in ("attention", "ffn"):
+        if first in UNITS:
             places = [i for donor in donors for i in selection.places(axis, layer, donor)]
             order = torch.tensor(places, device=parts[0].device).argsort()
             return torch.cat([*parts], dim).index_select(dim, order)
@@ -102,7 +103,7 @@ def _joined(
 
 def source_names(entry: Entry, selection: Selection, prefix: str) -> tuple[str, ...]:
     """Name the teacher's tensors that a student's tensor comes from."""
-    donors = selection.donors(entry.axes, entry.layer) or (None,)
+    donors = selection.donors(entry.axes, entry.layer)
     return tuple(entry.name(prefix, donor) for donor in donors)
 
 
