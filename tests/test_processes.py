@@ -80,8 +80,10 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path, objective: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("directions", ["kept", "principal"])
-def test_two_processes_refit_and_measure_as_one_does(directions: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("directions", "merge"), [("kept", False), ("principal", True)])
+def test_two_processes_refit_and_measure_as_one_does(
+    directions: str, merge: bool, tmp_path: Path
+) -> None:
     teacher = tmp_path / "teacher"
     save_model(tiny_model("bert", labels=LABELS), tiny_tokenizer(), teacher)
     made = world(
@@ -92,6 +94,7 @@ def test_two_processes_refit_and_measure_as_one_does(directions: str, tmp_path: 
             "refit": {"tokens": 400, "directions": directions},
             "ffn": "taylor",
             "heads": "activation",
+            "merge": merge,
         },
         train=STILL | {"max_steps": 0},
     )
