@@ -32,7 +32,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         """console reader assembly checkpoint packed student places principal refit
         measure calibration state
         features prepare
-        evaluate teacher train tune stages groundwork repair""",
+        evaluate teacher train tune stages groundwork starts repair""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
     "studies": ("results plan run study steps", ""),

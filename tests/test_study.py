@@ -51,6 +51,43 @@ def test_one_teacher_and_one_pass_serve_all(made: tuple[Recipe, Path, list[Recor
     assert [r.costs["teacher_pass_seconds"] > 0 for r in records] == [True, False, False, False]
 
 
+def test_arms_that_differ_in_training_share_their_start(tmp_path: Path) -> None:
+    """One refit serves all numbers of steps; another seed, amount or rule has its own."""
+    recipe = apply(
+        world(tmp_path / "world"),
+        {"init.refit": {"tokens": 400}, "data.max_length": 40, "student.hidden": 16, "seeds": [0]},
+    )
+    few = apply(recipe, {"grid": {"train.max_steps": [0, 2]}})
+    records = study(few, tmp_path / "out")
+    starts = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("starts/*/*.json")}
+    assert len(starts) == 1
+    assert records[0].refit == records[1].refit
+    assert records[0].costs["refit_seconds"] == records[1].costs["refit_seconds"] > 0
+    assert records[0].scores["step0"] == records[1].scores["step0"]
+    alone = run(apply(recipe, {"train.max_steps": 2}), tmp_path / "alone")
+    assert alone.scores == records[1].scores  # an opened start is the one that was made
+    assert not (tmp_path / "alone" / "starts").exists()
+    others = {"train.max_steps": 0}, {"init.refit": {"tokens": 401}}, {"init.ffn": "taylor"}
+    for i, other in enumerate(others):
+        run(apply(recipe, {"train.max_steps": 0, "seed": i + 1, **other}), tmp_path / f"{i}",
+            shared=tmp_path / "out")  # fmt: skip
+    found = set((tmp_path / "out").glob("starts/*/*.json"))
+    assert len(found) == 4
+    assert all(path.stat().st_mtime_ns == at for path, at in starts.items())
+
+
+def test_a_damaged_start_is_named(tmp_path: Path) -> None:
+    recipe = apply(
+        world(tmp_path / "world"),
+        {"init.refit": {"tokens": 400}, "data.max_length": 40, "train.max_steps": 0},
+    )
+    run(recipe, tmp_path / "run", shared=tmp_path / "all")
+    (start,) = (tmp_path / "all").glob("starts/*/start.json")
+    start.write_text("{")
+    with pytest.raises(HeadstartError, match="an untrained student is damaged"):
+        run(recipe, tmp_path / "again", shared=tmp_path / "all")
+
+
 def test_a_study_leaves_a_single_run_alone(tmp_path: Path) -> None:
     recipe = world(tmp_path / "world")
     (tmp_path / "out").mkdir()

@@ -17,7 +17,7 @@ from headstart.errors import HeadstartError
 from headstart.evaluate import predict, score_languages
 from headstart.features import Features
 from headstart.folders import atomic_write
-from headstart.groundwork import check_texts, reads_text, refit_run, samples_for, scores_for
+from headstart.groundwork import check_texts, reads_text
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import estimate
@@ -33,7 +33,7 @@ from headstart.stages import (
     open_text,
     teacher_data,
 )
-from headstart.student import make_student
+from headstart.starts import start_of
 from headstart.teacher import teacher_pass
 from headstart.tune import learn
 
@@ -89,7 +89,8 @@ def run(
     record = _work(session, key)
     session.accelerator.end_training()
     if session.accelerator.is_main_process:
-        shutil.rmtree(out / "state", ignore_errors=True)
+        for spent in ("state", "starts"):
+            shutil.rmtree(out / spent, ignore_errors=True)
     return record
 
 
@@ -152,7 +153,7 @@ def _claim(recipe: Recipe, out: Path, key: str) -> Record | None:
             )
         finished = out / "record.json"
         return read_record(finished) if finished.exists() else None
-    ours = {"base", "teachers", "passes"}
+    ours = {"base", "teachers", "passes", "starts"}
     if out.exists() and any(entry.name not in ours for entry in out.iterdir()):
         raise HeadstartError(
             "the output folder is not empty, and holds no run",
@@ -249,21 +250,11 @@ def _train(
 ) -> Trained:
     """Make the student, judge it untrained, and train it."""
     recipe, accelerator = session.recipe, session.accelerator
-    samples = samples_for(recipe, all_texts(text.corpus, more), teacher.tokenizer)
-    with session.timed("init_seconds"):
-        scores = scores_for(recipe, teacher.model, samples.get("measure"), accelerator)
-        made = make_student(
-            teacher.model,
-            base=teacher.base if recipe.init.source == "base" else None,
-            shape=recipe.student.model_dump(exclude_none=True),
-            rules=recipe.init.rules,
-            source=recipe.init.source,
-            scores=scores,
-            seed=recipe.seed,
-        )
-    model = made.model.to(accelerator.device)
-    with session.timed("refit_seconds"):
-        fitted, selection = refit_run(recipe, teacher, samples.get("refit"), made, accelerator)
+    texts = all_texts(text.corpus, more)
+    start = start_of(recipe, teacher, texts, session.shared / "starts", accelerator)
+    model = start.model
+    session.costs.init_seconds = start.init_seconds
+    session.costs.refit_seconds = start.refit_seconds
     untrained = predict(model, text.splits["dev"], accelerator)
     step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
     job = job_for(
@@ -275,11 +266,11 @@ def _train(
         folder=session.out / "state",
     )
     if needs_features(recipe.train.objective):
-        features = Features(teacher.model, selection, recipe.train.objective)
+        features = Features(teacher.model, start.selection, recipe.train.objective)
         job = replace(job, features=features)
     with session.timed("train_seconds"):
         progress, trials = learn(model, job, floor=text.floor)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
     read = more.fingerprint() if more.texts else ""
-    return Trained(model, selection, read, fitted, step0, trials, progress)
+    return Trained(model, start.selection, read, start.fitted, step0, trials, progress)
