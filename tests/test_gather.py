@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, combine
 from headstart.gather import gather
 from headstart.recipe import Data
 from headstart.sources import CORPORA, SPLITS, Raw, source_of
@@ -97,11 +97,20 @@ LAYOUTS: Mapping[str, Callable[[Path, str], None]] = {
     "columns for both": _columns_for_both,
 }
 Gather = Callable[[Data], dict[str, list[Raw]]]
+Raws = dict[str, list[Raw]]
+
+
+def told(gathered: tuple[Raws, list[HeadstartError]]) -> Raws:
+    """Raise what could not be read, as a corpus does."""
+    found, faults = gathered
+    if faults:
+        raise combine(faults, where="the corpus")
+    return found
 
 
 def take(data: Data) -> dict[str, list[Raw]]:
     """Gather with the source that the data name."""
-    return gather(data, source_of(data), "classification")
+    return told(gather(data, source_of(data), "classification"))
 
 
 def law_every_row_in_its_place(found: dict[str, list[Raw]]) -> None:
@@ -185,7 +194,7 @@ def test_a_language_finds_its_treebanks(tmp_path: Path) -> None:
     _treebank(tmp_path, "tl_trg", "test")
     _treebank(tmp_path, "nb_ndt", "dev", "test")
     data = Data(corpus="uner", folder=tmp_path, languages=("zh",), zero_shot=("tl", "zh_pud", "nb"))
-    found = gather(data, source_of(data), "tagging")
+    found = told(gather(data, source_of(data), "tagging"))
     names = {
         code: [(raw.table["tokens"][0][0].as_py(), raw.split) for raw in raws]
         for code, raws in found.items()
@@ -249,7 +258,7 @@ def test_files_of_the_hubs_converter(tmp_path: Path) -> None:
     assert tsm.hub is not None
     hub = replace(tsm.hub, name=str(tmp_path / "set"))
     data = Data(corpus="tsm", languages=("de",))
-    found = gather(data, replace(tsm, hub=hub), "classification")["de"]
+    found = told(gather(data, replace(tsm, hub=hub), "classification"))["de"]
     assert [raw.split for raw in found] == list(NAMES)
     for raw in found:
         assert raw.table["text"].to_pylist() == rows_of("de", raw.split)["text"]
@@ -269,7 +278,7 @@ def test_treebanks_are_configurations_on_the_hub(tmp_path: Path) -> None:
     assert uner.hub is not None
     hub = replace(uner.hub, name=str(tmp_path / "set"))
     data = Data(corpus="uner", languages=("da",))
-    found = gather(data, replace(uner, hub=hub), "tagging")["da"]
+    found = told(gather(data, replace(uner, hub=hub), "tagging"))["da"]
     assert [raw.table["tokens"].to_pylist() for raw in found] == [[["da_ddt", s]] for s in NAMES]
     assert found[0].table["id"].to_pylist() == ["7"]
 

@@ -235,6 +235,17 @@ def test_a_shape_that_cannot_be_cut_is_refused(wanted: dict[str, int], message: 
 # --- merged layers ---
 
 
+def test_all_faults_of_a_shape_are_told_at_once() -> None:
+    with pytest.raises(HeadstartError) as told:
+        student_shape(Shape(4, 32, 4, 64), {"layers": 9, "hidden": 33, "ffn": True, "width": 3})
+    for words in ("4 faults", "layers = 9", "hidden = 33", "ffn = True", "no size 'width'"):
+        assert words in str(told.value)
+    with pytest.raises(HeadstartError) as told:
+        student_shape(Shape(4, 32, 4, 64), {"hidden": 20, "ffn": 65})
+    for words in ("2 faults", "is not 2 heads of 8", "ffn = 65"):
+        assert words in str(told.value)
+
+
 def test_merged_layers_give_their_best_units() -> None:
     rules: Any = {"heads": "magnitude", "ffn": "magnitude", "merge": True}
     made = choose(TEACHER, replace(SMALLER, layers=2), rules=rules, scores={"magnitude": SCORES})

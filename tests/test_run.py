@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,29 @@ def test_a_strange_folder_is_left_alone(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(HeadstartError, match="holds no run"):
         run(recipe, tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "fault", [{"student.layers": 9}, {"init.layers": [0, 7]}, {"teacher.model": "RENAMED"}]
+)
+def test_a_refused_run_leaves_its_folder_to_the_mended_one(
+    recipe: Recipe, out: Path, fault: dict[str, object], tmp_path: Path
+) -> None:
+    (model,) = (out / "teachers").glob("*/model")
+    shutil.copytree(model, tmp_path / "renamed")
+    config = json.loads((model / "config.json").read_text())
+    config["id2label"] = {"0": "x", "1": "y", "2": "z"}
+    (tmp_path / "renamed" / "config.json").write_text(json.dumps(config))
+    filled = {k: str(tmp_path / "renamed") if v == "RENAMED" else v for k, v in fault.items()}
+    mended = apply(recipe, {"train.max_steps": 0})
+    with pytest.raises(HeadstartError):
+        run(apply(mended, filled), tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+    assert not list((tmp_path / "run").glob("teachers/*/made.json"))  # found before that work
+    run(mended, tmp_path / "run")
+    with pytest.raises(HeadstartError, match="holds another run"):
+        run(apply(mended, {"seed": 1}), tmp_path / "run")
+    assert (tmp_path / "run" / "record.json").exists()
 
 
 def _decisive(record: Record) -> object:

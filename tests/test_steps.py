@@ -16,7 +16,7 @@ from headstart.errors import HeadstartError
 from headstart.loading import apply
 from headstart.steps import check, distil, evaluate_model, finetune
 from tiny import tiny_model, tiny_tokenizer
-from world import LABELS, world
+from world import LABELS, world, write_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,6 +227,36 @@ def test_all_faults_are_told_at_once(made: tuple[Recipe, Path], tmp_path: Path) 
         check(apply(made[0], {"arms": arms}))
     for words in ("'qq'", *(what for _, _, what in FAULTS.values())):
         assert words in str(told.value)
+
+
+def test_all_faults_of_one_arm_are_told_at_once(made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    """Text, model, shape and tracker do not hide one another, nor one language another's text."""
+    texts = write_texts(tmp_path / "texts", languages=("aa", "bb", "dd"))
+    row = '{"split": "train", "text": " ", "label": "alarm"}\n'
+    (texts / "aa.jsonl").write_text(row + (texts / "aa.jsonl").read_text())
+    (texts / "bb.jsonl").write_text((texts / "bb.jsonl").read_text().replace("music", "musik", 1))
+    kept = [line for line in (texts / "dd.jsonl").read_text().splitlines() if '"dev"' not in line]
+    (texts / "dd.jsonl").write_text("\n".join(kept) + "\n")
+    faulty = {
+        "data.folder": str(texts),
+        "data.languages": ["aa", "bb", "dd", "ee"],
+        "data.zero_shot": ["ff"],
+        "data.labels": [*reversed(LABELS)],
+        "teacher.model": str(made[1]),
+        "student": {"layers": 9, "hidden": 99, "ffn": 999},
+        "train.tracker": "tensorbord",
+    }
+    with pytest.raises(HeadstartError) as told:
+        check(apply(made[0], faulty))
+    for words in (
+        "10 faults", "aa.jsonl, row 1", "unknown label 'musik'", "'dd' has no dev rows",
+        "no language 'ee'", "no language 'ff'", "other order", "layers = 9", "hidden = 99",
+        "ffn = 999", "'tensorbord'",
+    ):  # fmt: skip
+        assert words in str(told.value)
+    (texts / "bb.jsonl").write_text((texts / "bb.jsonl").read_text() + "{\n")
+    with pytest.raises(HeadstartError, match=r"bb\.jsonl, line 49[\s\S]*aa\.jsonl, row 1"):
+        check(apply(made[0], faulty))
 
 
 def test_a_grid_point_without_files_is_found(made: tuple[Recipe, Path]) -> None:

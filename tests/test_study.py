@@ -97,6 +97,15 @@ def test_a_study_leaves_a_single_run_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "study.yaml").exists()
 
 
+def test_a_study_leaves_a_strange_folder_alone(tmp_path: Path) -> None:
+    recipe = world(tmp_path / "world")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    with pytest.raises(HeadstartError, match=r"holds thesis\.txt, and no study"):
+        study(recipe, tmp_path / "out")
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
 def test_a_second_call_makes_nothing(made: tuple[Recipe, Path, list[Record]]) -> None:
     recipe, out, records = made
     paths = sorted(out.glob("runs/*/record.json"))

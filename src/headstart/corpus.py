@@ -20,7 +20,7 @@ from headstart.rows import check_rows, count_stray_inside, find_leaks, pairs_of
 from headstart.sources import COLUMNS, SPLIT_NAMES, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from headstart.recipe import Data
     from headstart.rows import Leak
@@ -77,16 +77,20 @@ def load_corpus(data: Data, task: str) -> Corpus:
             where="recipe keys task and data.corpus",
             way_out=f"set task: {source.task}, or name another corpus",
         )
-    raws = gather(data, source, task)
+    raws, faults = gather(data, source, task)
     named = data.labels or source.labels or _agreed_order(raws)
-    tables = _checked(raws, task, named)
+    tables, faulty = _checked(raws, task, named)
+    sound = {language for language in raws if language not in faulty}
+    faults += [*faulty.values(), *_gaps(data, tables, sound)]
+    if faults:
+        raise combine(faults, where=f"corpus {data.corpus!r}")
     labels = named or _sorted_labels(tables, task)
     if not named:
         check_known(tables, task)
     check_tags(labels, task)
-    _check_whole(data, tables)
     kept, leaks = _limited(data, tables, task)
-    _check_whole(data, kept)
+    if gaps := _gaps(data, kept, raws):
+        raise combine(gaps, where=f"corpus {data.corpus!r}")
     splits = {split: _joined(kept, split, task, labels) for split in SPLIT_NAMES}
     return Corpus(
         task=task,
@@ -106,21 +110,26 @@ def _agreed_order(raws: Mapping[str, list[Raw]]) -> tuple[str, ...] | None:
     return (orders.pop() or None) if len(orders) == 1 else None
 
 
-def _checked(raws: Mapping[str, list[Raw]], task: str, labels: Sequence[str] | None) -> Tables:
-    """Check all rows; a language's files of one split are joined."""
+def _checked(
+    raws: Mapping[str, list[Raw]], task: str, labels: Sequence[str] | None
+) -> tuple[Tables, dict[str, HeadstartError]]:
+    """Check all rows; a language's files of one split are joined.
+
+    Returns:
+        Rows, and the faults of each language that has any.
+    """
     parts: dict[tuple[str, str], list[pa.Table]] = {}
-    faults: list[HeadstartError] = []
+    faults: dict[str, list[HeadstartError]] = {}
     for language, found in raws.items():
         for raw in found:
             try:
                 table = check_rows(raw, task, labels)
             except HeadstartError as fault:
-                faults.append(fault)
+                faults.setdefault(language, []).append(fault)
             else:
                 parts.setdefault((language, raw.split), []).append(table)
-    if faults:
-        raise combine(faults, where="the corpus")
-    return {key: pa.concat_tables(tables) for key, tables in parts.items()}
+    tables = {key: pa.concat_tables(some) for key, some in parts.items()}
+    return tables, {k: combine(some, where=f"language {k!r}") for k, some in faults.items()}
 
 
 def _sorted_labels(tables: Tables, task: str) -> tuple[str, ...]:
@@ -131,11 +140,11 @@ def _sorted_labels(tables: Tables, task: str) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (name != "O", name)))
 
 
-def _check_whole(data: Data, tables: Tables) -> None:
-    """Every trained-on language has every split, every zero-shot one has test."""
+def _gaps(data: Data, tables: Tables, among: Collection[str]) -> list[HeadstartError]:
+    """List what is missing: trained-on languages have every split, zero-shot ones have test."""
     wanted = [(language, split) for language in data.languages for split in SPLIT_NAMES]
     wanted += [(language, "test") for language in data.zero_shot]
-    faults = [
+    return [
         HeadstartError(
             f"language {language!r} has no {split} rows",
             where=f"corpus {data.corpus!r}",
@@ -143,10 +152,8 @@ def _check_whole(data: Data, tables: Tables) -> None:
             "rows it can be in data.zero_shot",
         )
         for language, split in wanted
-        if not tables.get((language, split))
+        if language in among and not tables.get((language, split))
     ]
-    if faults:
-        raise combine(faults, where="recipe keys data.languages and data.zero_shot")
 
 
 def _limited(data: Data, tables: Tables, task: str) -> tuple[Tables, tuple[Leak, ...]]:

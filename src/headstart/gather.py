@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
-from headstart.errors import HeadstartError, combine, nearest
+from headstart.errors import HeadstartError, nearest
 from headstart.formats import READERS, classes_of, decode_classes, read
 from headstart.sources import COLUMNS, SPLIT_NAMES, SPLITS, Raw, Reading
 
@@ -33,7 +33,9 @@ class UnreachableError(HeadstartError):
     """The hub does not answer."""
 
 
-def gather(data: Data, source: Source, task: str) -> dict[str, list[Raw]]:
+def gather(
+    data: Data, source: Source, task: str
+) -> tuple[dict[str, list[Raw]], list[HeadstartError]]:
     """Read what there is of each language.
 
     Args:
@@ -42,11 +44,12 @@ def gather(data: Data, source: Source, task: str) -> dict[str, list[Raw]]:
         task: Decides which columns are read.
 
     Returns:
-        For each language its splits in the order train, dev, test; several of one split only
-        where files are joined.
+        For each language its splits in the order train, dev, test, several of one split only
+        where files are joined; and the faults of those that could not be read: languages, files
+        or columns that are not there.
 
     Raises:
-        HeadstartError: All faults at once: languages, files or columns that are not there.
+        HeadstartError: There is no folder, or the hub does not answer.
     """
     opened = _opener(data, source)
     found: dict[str, list[Raw]] = {}
@@ -60,9 +63,7 @@ def gather(data: Data, source: Source, task: str) -> dict[str, list[Raw]]:
             faults.append(fault)
         else:
             found[language] = sorted(raws, key=lambda raw: SPLIT_NAMES.index(raw.split))
-    if faults:
-        raise combine(faults, where=f"corpus {data.corpus!r}")
-    return found
+    return found, faults
 
 
 def _opener(data: Data, source: Source) -> Opener:

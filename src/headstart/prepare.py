@@ -174,13 +174,18 @@ def open_accelerator(tracker: str | None = None, folder: str | Path = ".") -> Ac
         HeadstartError: Accelerate knows no such tracker, or its package is missing.
     """
     if tracker:
-        _check_tracker(tracker)
+        check_tracker(tracker)
     # Without an accelerator, Accelerate joins processes only where the processor is asked for.
     on_processor = not torch.accelerator.is_available()
     return Accelerator(cpu=on_processor, log_with=tracker, project_dir=str(folder))
 
 
-def _check_tracker(name: str) -> None:
+def check_tracker(name: str) -> None:
+    """Refuse a tracker that Accelerate does not know, or whose package is missing.
+
+    Raises:
+        HeadstartError: It is one of these.
+    """
     if name not in LOGGER_TYPE_TO_CLASS:
         raise HeadstartError(
             f"unknown tracker {name!r}",

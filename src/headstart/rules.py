@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import HeadstartError, nearest
+from headstart.errors import HeadstartError, combine, nearest
 from headstart.layout import Shape, Traits
 from headstart.selection import SIZES, SOURCES, Picks, Selection, groups, named_origins
 
@@ -92,40 +92,37 @@ def student_shape(teacher: Shape, wanted: Mapping[str, int | None]) -> Shape:
 
     Raises:
         HeadstartError: The student is larger than the teacher, smaller than one, cuts a head
-            across, or names hidden size and heads that do not agree.
+            across, or names hidden size and heads that do not agree; all of it at once.
     """
     named = {size: count for size, count in wanted.items() if count is not None}
-    for size, count in named.items():
-        if size not in SIZES:
-            raise HeadstartError(
-                f"a student has no size {size!r}",
-                where=f"recipe key student.{size}",
-                way_out=nearest(size, SIZES),
-            )
-        most = int(getattr(teacher, size))
-        if isinstance(count, bool) or not isinstance(count, int):  # pyright: ignore
-            raise HeadstartError(
-                f"{size} = {count!r} is no whole number",
-                where=f"recipe key student.{size}",
-                way_out=f"choose from 1 to {most}",
-            )
-        if not 1 <= count <= most:
-            raise HeadstartError(
-                f"a student with {size} = {count} cannot be cut from a teacher with {most}",
-                where=f"recipe key student.{size}",
-                way_out=f"choose from 1 to {most}",
-            )
+    faults = [fault for size in named if (fault := _misfit(size, named[size], teacher))]
+    faulty = {fault.where.rpartition(".")[2] for fault in faults}
     hidden = named.get("hidden", named.get("heads", teacher.heads) * teacher.head_size)
     heads = named.get("heads", hidden // teacher.head_size)
-    if hidden != heads * teacher.head_size:
-        raise HeadstartError(
-            f"hidden = {hidden} is not {heads} heads of {teacher.head_size} channels",
-            where="recipe key student.hidden",
-            way_out=f"heads stay whole: name one of the two, hidden a multiple of "
-            f"{teacher.head_size}",
-        )
+    if not faulty & {"hidden", "heads"} and hidden != heads * teacher.head_size:
+        what = f"hidden = {hidden} is not {heads} heads of {teacher.head_size} channels"
+        one_of = f"heads stay whole: name one of the two, hidden a multiple of {teacher.head_size}"
+        faults.append(HeadstartError(what, where="recipe key student.hidden", way_out=one_of))
+    if faults:
+        raise combine(faults, where="recipe key student")
     ffn = named.get("ffn", max(1, round(teacher.ffn * hidden / teacher.hidden)))
     return Shape(named.get("layers", teacher.layers), hidden, heads, ffn)
+
+
+def _misfit(size: str, count: object, teacher: Shape) -> HeadstartError | None:
+    """Say what is wrong with one size on its own."""
+    where = f"recipe key student.{size}"
+    if size not in SIZES:
+        what, way_out = f"a student has no size {size!r}", nearest(size, SIZES)
+        return HeadstartError(what, where=where, way_out=way_out)
+    most = int(getattr(teacher, size))
+    if isinstance(count, bool) or not isinstance(count, int):
+        what = f"{size} = {count!r} is no whole number"
+    elif not 1 <= count <= most:
+        what = f"a student with {size} = {count} cannot be cut from a teacher with {most}"
+    else:
+        return None
+    return HeadstartError(what, where=where, way_out=f"choose from 1 to {most}")
 
 
 def choose(

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from headstart.recipe import Recipe
     from headstart.stages import Teacher, Text
 
+SHARED = ("base", "teachers", "passes", "starts")  # found by what they hold, whoever made them
+
 
 def run(
     recipe: str | Path | Recipe,
@@ -83,10 +85,14 @@ def run(
     if earlier is not None:
         say(f"{out} holds this run already; nothing to do")
         return earlier
-    check_texts(recipe, str(recipe.teacher.model or base_of(recipe, session.shared)))
-    session.accelerator.init_trackers("tracker")
-    _say_how_long(session)
-    record = _work(session, key)
+    try:
+        check_texts(recipe, str(recipe.teacher.model or base_of(recipe, session.shared)))
+        _say_how_long(session)
+        session.accelerator.init_trackers("tracker")
+        record = _work(session, key)
+    except HeadstartError:
+        _let_go(out)
+        raise
     session.accelerator.end_training()
     if session.accelerator.is_main_process:
         for spent in ("state", "starts"):
@@ -153,8 +159,7 @@ def _claim(recipe: Recipe, out: Path, key: str) -> Record | None:
             )
         finished = out / "record.json"
         return read_record(finished) if finished.exists() else None
-    ours = {"base", "teachers", "passes", "starts"}
-    if out.exists() and any(entry.name not in ours for entry in out.iterdir()):
+    if out.exists() and any(entry.name not in SHARED for entry in out.iterdir()):
         raise HeadstartError(
             "the output folder is not empty, and holds no run",
             where=str(out),
@@ -163,6 +168,12 @@ def _claim(recipe: Recipe, out: Path, key: str) -> Record | None:
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(place, f"{mark}\n{to_yaml(recipe)}")
     return None
+
+
+def _let_go(out: Path) -> None:
+    """Leave a folder to the mended recipe, where the faulty one has made nothing of its own."""
+    if {entry.name for entry in out.iterdir()} <= {"recipe.yaml", *SHARED}:
+        (out / "recipe.yaml").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from headstart.groundwork import check_texts
 from headstart.loading import data_of, expand
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, estimate, plan_sizes
-from headstart.prepare import open_accelerator
+from headstart.prepare import check_tracker, open_accelerator
 from headstart.reader import read_config, read_selection
 from headstart.stages import add_unlabelled, base_of, job_for, open_text
 from headstart.tune import learn
@@ -201,6 +201,9 @@ def check(recipe: Recipe) -> Checked:
     """
     faults: list[HeadstartError] = []
     runs = [one for _, one in expand(recipe)]
+    for tracker in {part.tracker for one in runs for part in (one.train, one.teacher.finetune)}:
+        if tracker:
+            _try(partial(check_tracker, tracker), faults)
     found: dict[Hashable, Found] = {}
     with TemporaryDirectory() as folder:
         for one in runs:
@@ -240,7 +243,7 @@ def _find(one: Recipe, place: Path, faults: list[HeadstartError]) -> Found:
     """Open what a run reads."""
     task, given = one.task, one.teacher.model
     corpus = _try(lambda: load_corpus(one.data, task), faults)
-    labels = corpus.labels if corpus else None
+    labels = corpus.labels if corpus else one.data.labels
     named, teacher = given or _try(lambda: base_of(one, place), faults), None
     if given:
         teacher = _try(lambda: checkpoint.check_model(given, task=task, labels=labels), faults)

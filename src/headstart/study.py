@@ -15,7 +15,7 @@ from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.record import read_record, read_runs, write_runs
-from headstart.run import how_long, run, run_signature
+from headstart.run import SHARED, how_long, run, run_signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,15 @@ def study(
             where=str(out),
             way_out="choose another folder for the study",
         )
+    known = {*SHARED, "runs"}
+    if out.exists() and not (out / "study.yaml").exists():
+        strange = [entry.name for entry in out.iterdir() if entry.name not in known]
+        if strange:
+            raise HeadstartError(
+                f"the output folder holds {strange[0]}, and no study",
+                where=str(out),
+                way_out="choose an empty or a new folder",
+            )
     atomic_write(out / "study.yaml", to_yaml(recipe))
     with FileLock(out / ".lock"):  # the base is written by one process
         named = [(name, one, run_signature(one, out)) for name, one in expand(recipe)]
