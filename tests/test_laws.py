@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from headstart.student import make_selected, make_student
 from tiny import HEADS, VARIANTS, answer, tiny_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from transformers import (
         PreTrainedModel,
@@ -176,12 +177,33 @@ def test_the_law_of_reordering_has_teeth(mistake: str, monkeypatch: pytest.Monke
 # --- two cuts are one ---
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_two_cuts_equal_one_composed_cut(variant: str) -> None:
-    teacher = tiny_model(variant)
+Compose = Callable[[Selection, Selection], Selection]
+
+
+def law_two_cuts_are_one(teacher: PreTrainedModel, compose: Compose = Selection.compose) -> None:
     rules = {"hidden": "random", "heads": "random", "ffn": "magnitude"}
     first = make_student(teacher, shape={"layers": 3, "hidden": 24, "ffn": 40}, rules=rules)
     second = make_student(first.model, shape=SMALL, rules=rules)
-    once = make_selected(teacher, first.selection.compose(second.selection))
+    once = make_selected(teacher, compose(first.selection, second.selection))
     assert weights_fingerprint(once.model) == weights_fingerprint(second.model)
     assert once.model.config.to_dict() == second.model.config.to_dict()
+
+
+@pytest.mark.parametrize(("variant", "head"), EVERY)
+def test_two_cuts_equal_one_composed_cut(variant: str, head: Head) -> None:
+    law_two_cuts_are_one(tiny_model(variant, head))
+
+
+def numbers_of_the_first_cut(field: str) -> Compose:
+    """Take the second cut's numbers for the teacher's own."""
+
+    def compose(first: Selection, second: Selection) -> Selection:
+        return replace(first.compose(second), **{field: getattr(second, field)})
+
+    return compose
+
+
+@pytest.mark.parametrize("field", ["layers", "hidden", "attention", "ffn"])
+def test_the_law_of_two_cuts_has_teeth(field: str) -> None:
+    with pytest.raises(AssertionError):
+        law_two_cuts_are_one(tiny_model("bert"), numbers_of_the_first_cut(field))

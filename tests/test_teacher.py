@@ -16,7 +16,7 @@ from headstart.encode import Encoded, collate, unit_logits
 from headstart.errors import HeadstartError
 from headstart.teacher import Pass, pieces_fingerprint, teacher_pass
 from test_encode import tagged, texts
-from tiny import tiny_model
+from tiny import VARIANTS, tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +38,13 @@ def law_kept_equals_live(done: Pass, model: PreTrainedModel, encoded: Encoded) -
         np.testing.assert_allclose(done.logits[batch.units], live, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("make", [texts, tagged])
-def test_kept_answers_equal_live_ones(make: Callable[[], Encoded], tmp_path: Path) -> None:
+def test_kept_answers_equal_live_ones(
+    make: Callable[[], Encoded], variant: str, tmp_path: Path
+) -> None:
     encoded = make()
-    model = tiny_model("xlm-roberta", encoded.task)
+    model = tiny_model(variant, encoded.task)
     law_kept_equals_live(ask(model, encoded, tmp_path), model, encoded)
 
 

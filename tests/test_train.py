@@ -6,7 +6,7 @@ import copy
 import gc
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,12 +18,13 @@ from headstart import state, train
 from headstart.encode import Encoded, collate, pack, unit_logits
 from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict
+from headstart.families import FAMILIES
 from headstart.objectives import weighted
 from headstart.prepare import RowEmbedding, open_accelerator, optimizer_for, rate_at, trainable
 from headstart.settings import Train
 from headstart.train import Dev, Job, Progress, fit, total_steps
 from headstart.tune import choose_rate
-from tiny import tiny_model
+from tiny import VARIANTS, tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
+
+    from headstart.encode import Batch
 
 LABELS = ("no", "yes", "maybe")
 EXAMPLES = 60
@@ -98,9 +101,9 @@ def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
 
 
-def fresh(task: str = "classification") -> PreTrainedModel:
+def fresh(task: str = "classification", family: str = "bert") -> PreTrainedModel:
     torch.manual_seed(0)
-    return tiny_model("bert", task, layers=2, labels=LABELS)
+    return tiny_model(family, task, layers=2, labels=LABELS)
 
 
 def same(left: PreTrainedModel, right: PreTrainedModel) -> bool:
@@ -139,23 +142,29 @@ def _stop_at(task: Job, step: int) -> Job:
     return replace(task, evaluate=judge)
 
 
-def law_resumes(folder: Path, accelerator: Accelerator) -> None:
+def law_resumes(
+    folder: Path, accelerator: Accelerator, family: str = "bert", head: str = "classification"
+) -> None:
     """A training that died and went on ends with the bytes of one that did not."""
-    task = job(drawn(), accelerator, epochs=6, checkpoint_minutes=1e-9)
-    whole, broken = fresh(), fresh()
+    task = job(drawn(task=head), accelerator, epochs=6, checkpoint_minutes=1e-9)
+    whole, broken = fresh(head, family), fresh(head, family)
     expected = fit(whole, task)
     task = replace(task, folder=folder)
     with pytest.raises(DeathError):
         fit(broken, _stop_at(task, 3))
-    again = fresh()
+    again = fresh(head, family)
     done = fit(again, task)
     assert same(whole, again)
     assert [p["dev"] for p in done.curve] == [p["dev"] for p in expected.curve]
     assert [p["loss"] for p in done.curve] == [p["loss"] for p in expected.curve]
 
 
-def test_resumed_equals_uninterrupted(tmp_path: Path, accelerator: Accelerator) -> None:
-    law_resumes(tmp_path, accelerator)
+@pytest.mark.parametrize("head", ["classification", "tagging"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resumed_equals_uninterrupted(
+    tmp_path: Path, accelerator: Accelerator, family: str, head: str
+) -> None:
+    law_resumes(tmp_path, accelerator, family, head)
 
 
 @pytest.mark.parametrize("forgotten", ["exp_avg", "now", "random"])
@@ -220,25 +229,62 @@ def test_a_row_embedding_reads_as_the_whole_one() -> None:
     assert rows.pad == 0
 
 
+def law_a_step_is_the_mean_over_units(
+    accelerator: Accelerator, family: str = "bert", task: str = "tagging"
+) -> None:
+    """A step on a padded batch moves weights as its examples do, one by one, without padding."""
+    data = drawn(12, task=task)
+    work = job(data, accelerator, objective={"labels": 1.0, "mse": 1.0}, clip=1e9)
+    teacher = np.random.default_rng(1).normal(size=(len(data.gold), len(LABELS)))
+    model = fresh(task, family).double()
+    for i in range(12):
+        one = collate(data, np.array([i]))
+        logits = unit_logits(model(**one.inputs).logits, one)
+        losses = weighted(
+            work.settings.objective, logits, torch.from_numpy(teacher[one.units]), one.gold
+        )
+        (losses.sum() / len(data.gold)).backward()
+    before = [p.detach().clone() for p in model.parameters()]
+    slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    work = replace(work, teacher=teacher)
+    train._step(model, sgd, work, np.arange(12), None, bf16=False)
+    moved = [old - p.detach() for old, p in zip(before, model.parameters(), strict=True)]
+    torch.testing.assert_close(moved, slopes, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("task", ["classification", "tagging"])
-def test_gradients_ignore_padding_and_batch_split(task: str) -> None:
-    """The mean over the global batch's units is the same from one batch or from single examples."""
-    data, terms = drawn(12, task=task), Train(objective={"labels": 1.0, "mse": 1.0}).objective
-    teacher = torch.randn(len(data.gold), len(LABELS), generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("family", VARIANTS)
+def test_a_step_ignores_padding_and_batch_split(
+    accelerator: Accelerator, family: str, task: str
+) -> None:
+    law_a_step_is_the_mean_over_units(accelerator, family, task)
 
-    def gradient(parts: list[NDArray[np.int64]]) -> Tensor:
-        model = fresh(task).double()
-        for index in parts:
-            batch = collate(data, index)
-            logits = unit_logits(model(**batch.inputs).logits, batch)
-            losses = weighted(terms, logits, teacher[batch.units], batch.gold)
-            (losses.sum() / len(data.gold)).backward()
-        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    everything = np.arange(12)
-    torch.testing.assert_close(
-        gradient([everything]), gradient(list(everything[:, None])), atol=1e-6, rtol=1e-5
-    )
+@pytest.mark.parametrize("mistake", ["padding is read", "mean of means", "shifted teacher"])
+def test_the_law_of_steps_has_teeth(
+    accelerator: Accelerator, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unmasked(data: Encoded, index: NDArray[np.int64], **more: torch.device) -> Batch:
+        batch = collate(data, index, **more)
+        batch.inputs["attention_mask"].fill_(1)
+        return batch
+
+    def averaged(*parts: Any) -> Tensor:
+        losses = weighted(*parts)
+        return losses.mean().expand(12)  # as if the batch's units were its examples
+
+    def shifted(terms: Any, logits: Tensor, teacher: Tensor, gold: Tensor) -> Tensor:
+        return weighted(terms, logits, teacher.roll(1, 0), gold)
+
+    planted = {
+        "padding is read": ("collate", unmasked),
+        "mean of means": ("weighted", averaged),
+        "shifted teacher": ("weighted", shifted),
+    }
+    monkeypatch.setattr(train, *planted[mistake])
+    with pytest.raises(AssertionError):
+        law_a_step_is_the_mean_over_units(accelerator)
 
 
 def test_dropout_is_set_and_put_back() -> None:
