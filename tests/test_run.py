@@ -50,6 +50,7 @@ def test_the_record_tells_all(out: Path) -> None:
     assert set(record.summary["student"]["zero_shot"]) == {"accuracy", "macro_f1"}
     assert record.costs["tokens"] > 0
     assert record.costs["teacher_seconds"] > 0
+    assert [point["dev"] for point in record.teacher_curve][-1] > 0
     assert record.shape["student"]["total"] < record.shape["teacher"]["total"]
     assert [point["step"] for point in record.curve][-1] == record.curve[-1]["step"]
     assert not list(out.rglob("state"))

@@ -256,12 +256,16 @@ def test_the_page_says_what_is_peculiar_about_the_text(
     made: tuple[Recipe, Path, list[Record]], tmp_path: Path
 ) -> None:
     leak = {"language": "aa", "split": "test", "rows": 12, "conflicts": 0, "dropped": False}
-    leaky = [replace(record, leaks=(leak,)) for record in made[2]]
-    said = "12 test rows stand in train too: aa 12."
-    assert f"<p>{said}</p>" in report(lay(tmp_path / "all", *leaky)).read_text(encoding="utf-8")
+    leaky = [replace(record, leaks=(leak,), text_left_out=7) for record in made[2]]
+    page = report(lay(tmp_path / "all", *leaky)).read_text(encoding="utf-8")
+    for said in (
+        "12 test rows stand in train too: aa 12.",
+        "7 unlabelled texts stand in dev or test too, and were left out.",
+    ):
+        assert f"<p>{said}</p>" in page
     some = [*leaky[:2], *made[2][2:]]
     page = report(lay(tmp_path / "some", *some)).read_text(encoding="utf-8")
-    assert f"<p>copied: {said}</p>" in page
+    assert "<p>copied: 12 test rows" in page
     none = report(lay(tmp_path / "none", *made[2])).read_text(encoding="utf-8")
     assert "About the text" not in none
 

@@ -60,6 +60,9 @@ def main() -> None:
     print("\n".join([*scores(table), "", *making(table), ""]))
     commits = ", ".join(sorted({str(record.commit) for record in records}))
     seeds = ", ".join(map(str, sorted({record.seed for record in records})))
+    taught = [percent(point["dev"] or 0.0) for point in records[0].teacher_curve]
+    if taught:
+        print(f"The teacher's dev scores: {' '.join(taught)}.")
     machine = records[0].hardware
     print(f"Seeds {seeds}; {machine['processor']}, {machine['cores']} cores; commit {commits}.")
 

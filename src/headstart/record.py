@@ -66,6 +66,8 @@ class Record:
             whose label no copy has), dropped (whether their copies were left out of train).
         truncated: Words that the maximum length cuts off, per split.
         stray_inside: Tags `I-` that continue nothing, per language.
+        teacher_curve: The teacher's, where it was fine-tuned here; as `curve`.
+        text_left_out: Unlabelled texts that stand in dev or test too, and were not read.
         refit: What became of each map and norm: name, ridge (None: left as it was), and the share
             of the teacher's variance that is unexplained, before and after, on the text that was
             fitted to and held_out.
@@ -96,6 +98,8 @@ class Record:
     leaks: tuple[Mapping[str, object], ...] = ()
     truncated: Mapping[str, int] = field(default_factory=dict[str, int])
     stray_inside: Mapping[str, int] = field(default_factory=dict[str, int])
+    teacher_curve: tuple[Mapping[str, float | None], ...] = ()
+    text_left_out: int = 0
     refit: tuple[Mapping[str, object], ...] = ()
 
     def to_json(self) -> str:
@@ -136,7 +140,9 @@ class Record:
         atomic_write(path, self.to_json() + "\n")
 
 
-_TUPLES = frozenset({"labels", "languages", "zero_shot", "curve", "marks", "leaks", "refit"})
+_TUPLES = frozenset(
+    {"labels", "languages", "zero_shot", "curve", "teacher_curve", "marks", "leaks", "refit"}
+)
 
 
 def read_record(path: Path) -> Record:
@@ -189,6 +195,9 @@ def remarks(record: Record) -> list[str]:
                 + (f"; for {odd:,} of them no copy has the same label" if odd else "")
                 + ("; their copies were left out of train." if found[0].get("dropped") else ".")
             )
+    if record.text_left_out:
+        which = "unlabelled texts stand in dev or test too, and were left out"
+        said.append(f"{record.text_left_out:,} {which}.")
     cut = {split: count for split, count in record.truncated.items() if count}
     if cut:
         said.append(f"The maximum length cuts off words: {_counts(cut)}.")

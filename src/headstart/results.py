@@ -53,6 +53,7 @@ class Trained:
     model: PreTrainedModel
     selection: Selection
     text: str  # fingerprint of the unlabelled text that was read, or empty
+    left_out: int  # texts of it that stand in dev or test too
     fitted: tuple[Fitted, ...]  # what refit did to each map and norm
     step0: dict[str, dict[str, float]]  # dev scores before the first step
     trials: list[Trial]
@@ -137,6 +138,8 @@ def record_of(
         leaks=_leaks(text),
         truncated={name: split.truncated for name, split in text.splits.items()},
         stray_inside=corpus.stray_inside,
+        teacher_curve=teacher.curve,
+        text_left_out=trained.left_out,
         refit=tuple(asdict(fitted) for fitted in trained.fitted),
     )
 

@@ -202,8 +202,6 @@ def _work(session: Session, key: str) -> Record:
     text = open_text(recipe.data, recipe.task, teacher.tokenizer)
     checkpoint.check_length(teacher.model.config.to_dict(), text.longest)
     more = unlabelled(text.corpus, recipe.data.text if reads_text(recipe) else None)
-    if more.left_out:
-        say(f"{more.left_out:,} unlabelled texts stand in dev or test too, and are left out")
     if recipe.data.text_per_language is not None:
         count = recipe.data.text_per_language
         text = add_unlabelled(text, more, teacher.tokenizer, count, seed=recipe.seed)
@@ -284,4 +282,6 @@ def _train(
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
     read = more.fingerprint() if more.texts else ""
-    return Trained(model, start.selection, read, start.fitted, step0, trials, progress)
+    return Trained(
+        model, start.selection, read, more.left_out, start.fitted, step0, trials, progress
+    )
