@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         charsmap pack machine""",
         "numpy pyarrow pydantic pydantic_core yaml",
     ),
-    "tensors": ("transplant encode ridge walk objectives", "torch tokenizers"),
+    "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
     "training": (
         """console reader assembly checkpoint packed student places principal refit
         measure calibration state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,14 @@ from headstart.families import FAMILIES
 from headstart.flow import Rescale, Solve, Tap, out_of
 from headstart.recipe import Refit
 from headstart.refit import refit
+from headstart.sides import Scratch, Side
 from headstart.student import Made, make_selected, make_student
-from headstart.walk import Sample, Side, Walk
+from headstart.walk import Sample, Walk
 from test_laws import EVERY, reordered, selection_of
 from tiny import VARIANTS, VOCABULARY, tiny_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from transformers import PreTrainedModel
@@ -216,6 +218,46 @@ def weights_after(variant: str, seen: Sample, *, training: bool = False) -> list
     refit(made.model, teacher, made.selection, seen)
     assert not made.model.training
     return [weight.detach() for weight in made.model.parameters()]
+
+
+Keep = Callable[[Side, str, Sequence[str], Scratch], None]
+
+
+def law_what_is_kept_is_what_would_be_computed(variant: str, keep: Keep = Side.keep) -> None:
+    """Not running settled maps again changes no bit, and is done twice in every layer."""
+    kept: list[str] = []
+
+    def counted(side: Side, path: str, idle: Sequence[str], tensors: Scratch) -> None:
+        kept.append(path)
+        keep(side, path, idle, tensors)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Side, "keep", lambda *_: None)
+        whole = weights_after(variant, sample())
+        patch.setattr(Side, "keep", counted)
+        pairs = zip(weights_after(variant, sample()), whole, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert len(kept) == len(set(kept)) == 2 * SMALL["layers"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_kept_is_what_would_be_computed(variant: str) -> None:
+    law_what_is_kept_is_what_would_be_computed(variant)
+
+
+def test_the_law_of_what_is_kept_has_teeth() -> None:
+    plainly = Side.keep
+
+    def of_another_text(side: Side, path: str, idle: Sequence[str], tensors: Scratch) -> None:
+        tensors[0] = tensors[0].flip(0)
+        plainly(side, path, idle, tensors)
+
+    def too_idle(side: Side, path: str, idle: Sequence[str], tensors: Scratch) -> None:
+        plainly(side, path, [*idle, path], tensors)
+
+    for mistake in (of_another_text, too_idle):
+        with pytest.raises(AssertionError):
+            law_what_is_kept_is_what_would_be_computed("bert", mistake)
 
 
 @pytest.mark.parametrize("variant", ["bert", "deberta-v2", "modernbert"])

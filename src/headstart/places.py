@@ -13,6 +13,7 @@ from headstart.errors import HeadstartError
 from headstart.flow import Rescale, into, out_of
 from headstart.ridge import Scales, best_change
 from headstart.selection import UNITS, groups
+from headstart.sides import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from headstart.flow import Step, Tap
     from headstart.ridge import Fitted, Sums
     from headstart.selection import Picks, Selection
+    from headstart.sides import Side
     from headstart.walk import Read
 
 View = Callable[[Tensor], Tensor]
@@ -93,6 +95,35 @@ class Place:
                 if self.fit.bias:
                     module.bias.add_(change[width])
         return fitted
+
+
+def targets_of(
+    teacher: Side, places: Sequence[Place], stop: int | None, *, goes_on: bool
+) -> dict[str, Scratch]:
+    """Read what the teacher has at each place, in one run of its layers.
+
+    Args:
+        teacher: On its way.
+        places: In its next layers.
+        stop: The last layer that is run; None for the head, too.
+        goes_on: Whether the teacher stays where it stops, to go on from there.
+
+    Returns:
+        Under each place's name, for every batch: (rows, channels).
+    """
+    targets = {place.name: Scratch() for place in places}
+    taps = list(dict.fromkeys(tap for place in places for tap, _, _ in place.theirs))
+    if not places:
+        return targets
+    batches = teacher.batches
+    if goes_on and stop is not None:
+        reads = teacher.through(stop, taps)
+    else:
+        reads = (teacher.read(i, taps, stop=stop) for i in range(len(batches)))
+    for i, (batch, there) in enumerate(zip(batches, reads, strict=True)):
+        for place in places:
+            targets[place.name][i] = place.target(there, batch)
+    return targets
 
 
 def paths_of(step: Step) -> tuple[str, ...]:

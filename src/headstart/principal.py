@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from headstart.layout import Axis, Entry, Family
     from headstart.selection import Selection
-    from headstart.walk import Side
+    from headstart.sides import Side
 
 RIDGE = 1e-4  # of the map from the embeddings' sum
 

@@ -21,12 +21,13 @@ from headstart.encode import collate
 from headstart.errors import HeadstartError
 from headstart.flow import Rescale, Solve, out_of
 from headstart.layout import entries, lengths, shape_of
-from headstart.places import Place, groups_of, paths_of, taps_of
+from headstart.places import Place, groups_of, paths_of, taps_of, targets_of
 from headstart.principal import Turn
 from headstart.reader import open_model
 from headstart.recipe import Refit
 from headstart.ridge import Scales, Sums
-from headstart.walk import Scratch, Side, Walk
+from headstart.sides import Scratch, Side
+from headstart.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,6 +154,11 @@ def _alone(sums: Tensor) -> Tensor:
     return sums
 
 
+def _feeds_one(step: Step) -> bool:
+    """Whether all that a step's maps give goes into the next step's map, as queries do."""
+    return isinstance(step, Solve) and step.total is None
+
+
 class _Refit:
     """One refit under way."""
 
@@ -220,28 +226,24 @@ class _Refit:
         """Fit one step after the other, each from the activations that the last one left."""
         found = [(step, self._places(step, j)) for step in steps]
         groups = [(step, places) for step, places in found if places]
-        targets = self._targets([p for _, places in groups for p in places], stop[1])
+        every = [place for _, places in groups for place in places]
+        targets = targets_of(self.teacher, every, stop[1], goes_on=j is not None)
         done: list[Fitted] = []
         for k, (_, places) in enumerate(groups):
             until = groups[k + 1][1][0].until if k + 1 < len(groups) else None
             taps = list(dict.fromkeys(tap for place in places for tap in place.ours))
+            kept = Scratch() if j is not None and k and _feeds_one(groups[k - 1][0]) else None
             for i, batch in enumerate(self.student.batches):
                 here = self.student.read(i, taps, stop=stop[0], until=until)
+                if kept is not None:
+                    (kept[i],) = here[places[0].ours[0]]
                 for place in places:
                     target = targets[place.name][i].to(batch.rows.device)
                     place.look(here, target, batch, fits=i < len(self.sample.fit))
+            if kept is not None:
+                self.student.keep(places[0].name, [p.name for p in groups[k - 1][1]], kept)
             done += [place.settle(self.ridges, self.add) for place in places]
         return done
-
-    def _targets(self, places: Sequence[Place], stop: int | None) -> dict[str, Scratch]:
-        """Read what the teacher has at each place, in one run of its layer."""
-        targets = {place.name: Scratch() for place in places}
-        taps = list(dict.fromkeys(tap for place in places for tap, _, _ in place.theirs))
-        for i, batch in enumerate(self.teacher.batches if places else ()):
-            there = self.teacher.read(i, taps, stop=stop)
-            for place in places:
-                targets[place.name][i] = place.target(there, batch)
-        return targets
 
     def _places(self, step: Step, j: int | None) -> list[Place]:
         return [place for path in paths_of(step) if (place := self._place(step, path, j))]

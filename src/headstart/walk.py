@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from tempfile import TemporaryFile, gettempdir
 from typing import TYPE_CHECKING, cast
-from weakref import finalize
 
 import torch
 from torch import Tensor, nn
-
-from headstart.errors import HeadstartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -24,9 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.utils.hooks import RemovableHandle
 
-    from headstart.encode import Batch, Encoded
+    from headstart.encode import Encoded
     from headstart.flow import Tap
-    from headstart.layout import Head
 
     Read = dict[Tap, list[Tensor]]
 
@@ -49,6 +44,19 @@ class Sample:
     def batches(self) -> list[NDArray[np.int64]]:
         """All batches, those that judge last."""
         return [*self.fit, *self.held_out]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a forward pass need not compute.
+
+    Args:
+        inputs: What goes into modules, by their paths.
+        idle: Linear maps that nothing but these inputs depends on.
+    """
+
+    inputs: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"])
+    idle: Sequence[str] = ()
 
 
 class _ReachedError(Exception):
@@ -82,6 +90,7 @@ class Walk:
         state: Tensor | None = None,
         stop: int | None = None,
         until: Tap | None = None,
+        known: Known | None = None,
     ) -> Read:
         """Run a batch, and read activations on the way.
 
@@ -92,10 +101,14 @@ class Walk:
             state: What layer `start - 1` gives; not needed where start is 0.
             stop: The layer after whose run nothing more is done; None for the head, too.
             until: Where to stop before that.
+            known: What need not be computed.
         """
         with ExitStack() as stack:
             if start > 0:
                 stack.enter_context(self._skipping(start, cast("Tensor", state)))
+            for path, tensor in (known or Known()).inputs.items():
+                stack.callback(self.modules[path].register_forward_pre_hook(_give(tensor)).remove)
+            stack.enter_context(_idling([self.modules[path] for path in (known or Known()).idle]))
             found = stack.enter_context(self.watching(taps))
             if until is not None:
                 stack.callback(self._hook(until, _halt).remove)
@@ -117,8 +130,15 @@ class Walk:
             yield found
 
     def advance(
-        self, inputs: Mapping[str, Tensor], *, start: int, stop: int, state: Tensor | None
-    ) -> Tensor:
+        self,
+        inputs: Mapping[str, Tensor],
+        taps: Sequence[Tap],
+        *,
+        start: int,
+        stop: int,
+        state: Tensor | None,
+        known: Known | None = None,
+    ) -> tuple[Tensor, Read]:
         """Run layers `start` to `stop`, both included, and return the stream after them."""
         kept: list[Tensor] = []
 
@@ -128,10 +148,10 @@ class Walk:
 
         handle = self.blocks[stop].register_forward_hook(keep)
         try:
-            self.read(inputs, (), start=start, state=state, stop=stop)
+            read = self.read(inputs, taps, start=start, state=state, stop=stop, known=known)
         finally:
             handle.remove()
-        return kept[0]
+        return kept[0], read
 
     def _hook(self, tap: Tap, see: Callable[[Tensor], None]) -> RemovableHandle:
         module = self.modules[tap.path]
@@ -162,81 +182,29 @@ def _halt(*_: object) -> None:
     raise _ReachedError
 
 
+def _give(tensor: Tensor) -> Callable[[nn.Module, tuple[object, ...]], tuple[object, ...]]:
+    return lambda _module, args: (tensor, *args[1:])
+
+
+@contextmanager
+def _idling(modules: Sequence[nn.Module]) -> Generator[None]:
+    """Let linear maps give zeros, which nothing reads."""
+
+    def idle(width: int) -> Callable[[Tensor], Tensor]:
+        return lambda x: x.new_zeros(*x.shape[:-1], width)
+
+    for module in modules:
+        module.forward = idle(cast("Tensor", module.weight).shape[0])
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
 def _first(output: object) -> Tensor:
     return cast("Tensor", output[0] if isinstance(output, tuple) else output)
 
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-
-
-class Scratch:
-    """Tensors by batch, in an unnamed file, so that memory does not grow with the text."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.file = TemporaryFile()  # noqa: SIM115 (it is closed with this object)
-        finalize(self, self.file.close)
-        self.places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
-        self.end = 0
-
-    def __setitem__(self, batch: int, tensor: Tensor) -> None:
-        """Keep a batch's tensor; a later one of the same shape takes its place."""
-        content = tensor.cpu().contiguous().numpy()
-        if batch not in self.places:
-            self.places[batch] = (self.end, tensor.shape, tensor.dtype)
-            self.end += content.nbytes
-        try:
-            self.file.seek(self.places[batch][0])
-            self.file.write(content.data)
-            self.file.flush()
-        except OSError as fault:
-            raise HeadstartError(
-                f"no room for {self.end / 1e9:.1f} GB of activations: {fault.strerror}",
-                where=gettempdir(),
-                way_out="set TMPDIR to a folder with more room, or look at fewer tokens",
-            ) from fault
-
-    def __getitem__(self, batch: int) -> Tensor:
-        """Read a batch's tensor."""
-        start, shape, dtype = self.places[batch]
-        tensor = torch.empty(shape, dtype=dtype)
-        self.file.seek(start)
-        self.file.readinto(tensor.numpy().data)
-        return tensor
-
-
-@dataclass(slots=True)
-class Side:
-    """A model on its walk: the stream after its layer `at`, for every batch."""
-
-    walk: Walk
-    head: Head
-    prefix: str
-    batches: Sequence[Batch]
-    states: Scratch = field(default_factory=Scratch)
-    at: int = -1
-
-    def advance(self, layer: int) -> None:
-        """Go on to the end of a layer."""
-        if layer == self.at:
-            return
-        for i, batch in enumerate(self.batches):
-            state = self.walk.advance(
-                batch.inputs, start=self.at + 1, stop=layer, state=self._state(i, batch)
-            )
-            self.states[i] = state
-        self.at = layer
-
-    def read(
-        self, i: int, taps: Sequence[Tap], *, stop: int | None, until: Tap | None = None
-    ) -> Read:
-        """Read a batch on the way from where the model stands."""
-        batch = self.batches[i]
-        state = self._state(i, batch)
-        return self.walk.read(
-            batch.inputs, taps, start=self.at + 1, state=state, stop=stop, until=until
-        )
-
-    def _state(self, i: int, batch: Batch) -> Tensor | None:
-        return None if self.at < 0 else self.states[i].to(batch.rows.device)
