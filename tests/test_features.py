@@ -16,8 +16,8 @@ from headstart.flow import Solve
 from headstart.objectives import FEATURES
 from headstart.prepare import open_accelerator
 from headstart.recipe import Refit
-from headstart.refit import after
 from headstart.settings import Term
+from headstart.stream import after
 from headstart.student import make_selected, make_student
 from headstart.train import fit
 from test_laws import reordered, selection_of

@@ -29,7 +29,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     ),
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
     "training": (
-        """console reader assembly checkpoint packed student places principal refit
+        """console reader assembly checkpoint packed student places stream principal refit
         measure calibration state
         features prepare
         evaluate teacher train tune stages groundwork starts repair""",

@@ -13,10 +13,11 @@ from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
 from headstart.errors import HeadstartError
 from headstart.principal import directions_of
 from headstart.recipe import Refit
-from headstart.refit import after, looks_of, refit
+from headstart.refit import looks_of, refit
+from headstart.stream import after, settled
 from headstart.student import make_student
 from test_refit import SMALL, distance, sample, small
-from tiny import VARIANTS, tiny_model
+from tiny import HEADS, VARIANTS, tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,6 +223,22 @@ def test_what_cannot_be_turned_is_refused(variant: str, head: Head) -> None:
     with pytest.raises(HeadstartError, match="principal directions are not possible"):
         refit(made.model, teacher, made.selection, sample(head), asked=ASKED)
     assert weights_fingerprint(made.model) == before
+
+
+@pytest.mark.parametrize(("variant", "head"), [(v, h) for v in VARIANTS for h in HEADS])
+def test_the_stream_is_turned_where_it_can_be(variant: str, head: Head) -> None:
+    """Left to us, it is never one that is refused, and not against a rule that was named."""
+    teacher, made = small(variant, head)
+    chosen = settled(Refit(), made.model, made.selection)
+    can = head != "mlm" and not variant.startswith("modernbert")
+    can = can and variant not in ("electra/projected", "deberta-v2/own keys")
+    assert chosen.directions == ("principal" if can else "kept")
+    refit(made.model, teacher, made.selection, sample(head))
+    for rules in ({"hidden": "first"}, {"hidden": "random"}):
+        other = make_student(teacher, shape=SMALL, rules=rules)
+        assert settled(Refit(), other.model, other.selection).directions == "kept"
+    shallow = make_student(teacher, shape={"layers": 2})
+    assert settled(Refit(), shallow.model, shallow.selection).directions == "kept"
 
 
 def test_a_turned_student_says_so_and_is_not_refitted_again() -> None:

@@ -12,7 +12,7 @@ from headstart.checking import apply, known_keys
 from headstart.errors import HeadstartError
 from headstart.loading import load_recipe
 from headstart.objectives import FEATURES, OBJECTIVES
-from headstart.recipe import RANKING, RULES, Recipe, Teacher, Term, Train
+from headstart.recipe import RANKING, RULES, Init, Recipe, Teacher, Term, Train
 from headstart.settings import CORPUS_TASKS, SOFTENED
 from headstart.settings import OBJECTIVES as KNOWN_OBJECTIVES
 
@@ -103,9 +103,9 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
     "no such source": ({"init": {"source": "techer"}}, "init.source", "'teacher', 'base'"),
     "no such layer rule": ({"init": {"layers": "evn"}}, "init.layers", "did you mean 'even'"),
     "merging without a ranking": (
-        {"init": {"merge": True, "ffn": "taylor"}},
+        {"init": {"merge": True, "heads": "uniform"}},
         "init.merge",
-        "heads: uniform, .*taylor, act",
+        "heads: uniform, ffn: taylor .*taylor, act",
     ),
     "no such head rule": ({"init": {"heads": "striped"}}, "init.heads", "mean 'strided'"),
     "no such corpus": (data(corpus="masive"), "data.corpus", "did you mean 'massive'"),
@@ -287,3 +287,26 @@ def test_known_keys_are_what_a_recipe_takes() -> None:
     keys = {".".join(path) for path in known_keys()}
     assert {"seed", "data.columns.text", "teacher.finetune.epochs", "train.objective"} <= keys
     assert not any(key.startswith("train.objective.") for key in keys)
+
+
+# --- rules that are left to us ---
+
+
+@pytest.mark.parametrize(
+    ("init", "found"),
+    [
+        ({}, ("uniform", "uniform", False)),
+        ({"refit": {}}, ("taylor", "taylor", True)),
+        ({"refit": {}, "source": "base"}, ("taylor", "taylor", True)),
+        ({"refit": {}, "ffn": "magnitude"}, ("taylor", "magnitude", True)),
+        ({"refit": {}, "ffn": "first"}, ("uniform", "first", False)),
+        ({"refit": {}, "merge": False}, ("uniform", "uniform", False)),
+        ({"merge": True}, ("taylor", "taylor", True)),
+        ({"heads": "activation"}, ("activation", "uniform", False)),
+    ],
+)
+def test_what_is_refitted_is_merged_unless_it_is_said_otherwise(
+    init: dict[str, object], found: tuple[object, ...]
+) -> None:
+    rules = Init.model_validate(init).rules
+    assert tuple(rules[name] for name in ("heads", "ffn", "merge")) == found

@@ -192,7 +192,7 @@ def test_a_full_disk_is_told(teacher: str, monkeypatch: pytest.MonkeyPatch) -> N
         def write(self, _: object) -> None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("headstart.walk.TemporaryFile", Full)
+    monkeypatch.setattr("headstart.sides.TemporaryFile", Full)
     with pytest.raises(HeadstartError, match=r"no room .* No space left") as caught:
         refit(student_from(teacher, layers=2), teacher, TEXTS)
     assert "TMPDIR" in str(caught.value)

@@ -2,13 +2,14 @@
 
     python tools/markdown.py STUDY
 
-Main metric on test in percent, per language; then for each way of making a student what it took.
+Main metric on test in percent: means over languages with their spread over seeds, then per
+language; and for each way of making a student what it took.
 """
 
 from __future__ import annotations
 
 import sys
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from headstart.report import Table, cells, heads, percent, read_records, tabulate
@@ -26,6 +27,35 @@ def scores(table: Table) -> list[str]:
     """Write languages by columns."""
     head = heads(table)
     return [row(head), row(["---"] * len(head)), *(row(cells(line)) for line in table.rows)]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Write the mean in percent and, over several seeds, the standard deviation."""
+    return percent(fmean(values)) + (f" ± {percent(stdev(values))}" if len(values) > 1 else "")
+
+
+def means(table: Table) -> list[str]:
+    """Write for each column its means, and what share of its own teacher's they are."""
+    head = ["student", "seeds", "trained on", "zero-shot", "share of the teacher", "seconds"]
+    lines = [row(head), row(["---"] * len(head))]
+    for column in table.columns:
+        texts: list[str] = []
+        shares: list[str] = []
+        for kind in ("trained_on", "zero_shot"):
+            ours, theirs = (
+                [r.summary[model][kind].get(table.metric) for r in column.records]  # type: ignore[literal-required]
+                for model in ("student", "teacher")
+            )
+            if None in ours:
+                continue
+            texts.append(spread(ours))
+            shares.append(percent(fmean(ours) / fmean(theirs)) + " %")
+        texts += ["-"] * (2 - len(texts))
+        seconds = f"{column.seconds:.0f}"
+        lines.append(
+            row([column.name, str(len(column.records)), *texts, " / ".join(shares), seconds])
+        )
+    return lines
 
 
 def making(table: Table) -> list[str]:
@@ -57,7 +87,7 @@ def main() -> None:
     """Print both tables, and on what they were made."""
     records = read_records(sys.argv[1])
     table = tabulate(records)
-    print("\n".join([*scores(table), "", *making(table), ""]))
+    print("\n".join([*means(table), "", *scores(table), "", *making(table), ""]))
     commits = ", ".join(sorted({str(record.commit) for record in records}))
     seeds = ", ".join(map(str, sorted({record.seed for record in records})))
     taught = [percent(point["dev"] or 0.0) for point in records[0].teacher_curve]

@@ -12,8 +12,9 @@ from headstart.corpus import load_corpus
 from headstart.measure import measure
 from headstart.prepare import choose_precision
 from headstart.reader import read_config
-from headstart.refit import after, refit
+from headstart.refit import refit
 from headstart.rules import MEASURED
+from headstart.stream import after, settled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,6 +141,9 @@ def refit_run(
     asked, aim = recipe.init.refit, teacher.model
     if asked is None or sample is None:
         return (), made.selection
+    if asked.directions == "auto" and "hidden" in recipe.train.objective:
+        asked = asked.model_copy(update={"directions": "kept"})  # it compares channels
+    asked = settled(asked, made.model, made.selection)
     if recipe.init.source == "base":
         aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)
     fitted = refit(

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from headstart.errors import HeadstartError
-from headstart.flow import Rescale, Solve, Tap, into, out_of
+from headstart.flow import Rescale, Tap, into, out_of
 from headstart.places import paths_of
 from headstart.ridge import double_device
+from headstart.stream import why_not
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -152,21 +153,13 @@ class Turn:
             HeadstartError: Sums are not normalized, embeddings have a width of their own, or the
                 head predicts pieces.
         """
-        layer = self.family.flow.layer
-        ends = {step.norm for step in layer if isinstance(step, Rescale)}
-        sums = {step.total for step in layer if isinstance(step, Solve) and step.total}
-        axes = {axis for e in self.entries if e.part != "head" for axis in e.axes}
-        if not all(tap.path in ends for tap in sums) or axes & {"embedding", "kernel"}:
-            what = f"a {self.family.model_type} of this kind has no norm after each sum"
-        elif self.student.head == "mlm":
-            what = "a head that predicts pieces reads the stream through the word embeddings"
-        else:
-            return
-        raise HeadstartError(
-            f"principal directions are not possible: {what}",
-            where="recipe key init.refit.directions",
-            way_out="set it to kept",
-        )
+        fault = why_not(self.family, self.entries, self.student.head)
+        if fault:
+            raise HeadstartError(
+                f"principal directions are not possible: {fault}",
+                where="recipe key init.refit.directions",
+                way_out="set it to kept",
+            )
 
     @torch.no_grad()
     def make(self, batches: Sequence[int]) -> Tensor:

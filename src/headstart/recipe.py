@@ -129,9 +129,10 @@ class Refit(Part):
     """How much text is looked at, in all languages together: training rows, and `data.text`."""
     ridge: Positive | Literal["auto"] = "auto"
     """Weight of the squared change, in mean squares of its inputs; auto chooses for each map."""
-    directions: Literal["kept", "principal"] = "kept"
+    directions: Literal["auto", "kept", "principal"] = "auto"
     """What a narrower residual stream holds: the channels of `init.hidden`, or whatever varies most
-    (post-norm families; text decides). Where the width stays, the two are the same."""
+    (post-norm families; text decides). auto takes principal where the family allows it and
+    init.hidden is uniform. Where the width stays, all are the same."""
 
 
 class Init(Part):
@@ -143,14 +144,14 @@ class Init(Part):
     """A rule, or the teacher's layers by number, from 0."""
     hidden: Word = "uniform"
     """Rule for the channels of the residual stream."""
-    heads: Word = "uniform"
-    """Rule for the attention heads."""
-    ffn: Word = "uniform"
-    """Rule for the feed-forward neurons."""
-    merge: bool = False
+    heads: Word | None = None
+    """Rule for the attention heads; None takes taylor where layers are merged, else uniform."""
+    ffn: Word | None = None
+    """Rule for the feed-forward neurons; None as for heads."""
+    merge: bool | None = None
     """Whether a layer's heads and neurons are chosen among those of all layers that it stands for
-    (all since the one kept before it), not of the layer alone. Made for `refit`; `heads` and `ffn`
-    must be rules that rank (best measured: taylor)."""
+    (all since the one kept before it), not of the layer alone; `heads` and `ffn` must be rules that
+    rank. None merges where the student is refitted, unless they are other rules."""
     measure_tokens: Count = 20_000
     """How much text the rules activation and taylor look at, in all languages together."""
     refit: Refit | None = None
@@ -159,7 +160,14 @@ class Init(Part):
     @property
     def rules(self) -> dict[str, str | tuple[int, ...] | bool]:
         """The rule for each of the four sizes, and whether layers are merged."""
-        return {size: getattr(self, size) for size in (*RULES, "merge")}
+        merges = self.merge
+        if merges is None:
+            ranked = all(rule in (None, *RANKING) for rule in (self.heads, self.ffn))
+            merges = self.refit is not None and ranked
+        unsaid = "taylor" if merges else "uniform"
+        heads, ffn = self.heads or unsaid, self.ffn or unsaid
+        return {"layers": self.layers, "hidden": self.hidden, "heads": heads, "ffn": ffn,
+                "merge": merges}  # fmt: skip
 
     @field_validator("refit")
     @classmethod
@@ -171,8 +179,8 @@ class Init(Part):
 
     @field_validator("merge")
     @classmethod
-    def _merging_ranks(cls, merge: bool, info: ValidationInfo) -> bool:
-        said = [str(info.data.get(size)) for size in ("heads", "ffn") if size in info.data]
+    def _merging_ranks(cls, merge: bool | None, info: ValidationInfo) -> bool | None:
+        said = [str(info.data[size] or "taylor") for size in ("heads", "ffn") if size in info.data]
         if merge and not all(rule in RANKING for rule in said):
             raise ValueError(
                 f"heads: {said[0]}, ffn: {said[-1]} do not rank what is merged; set both to one of "

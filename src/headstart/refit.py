@@ -27,6 +27,7 @@ from headstart.reader import open_model
 from headstart.recipe import Refit
 from headstart.ridge import Scales, Sums
 from headstart.sides import Scratch, Side
+from headstart.stream import PRINCIPAL, after, settled
 from headstart.walk import Walk
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from headstart.selection import Selection
     from headstart.walk import Sample
 
-PRINCIPAL = "principal"
 LOOKS = 8  # batches that show the directions: those of 20,000 rows are those of 80,000
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
@@ -93,7 +93,7 @@ def refit(
         )
     groups_of(selection)
     _check_models(student, teacher)
-    asked = asked or Refit()
+    asked = settled(asked or Refit(), student, selection)
     ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
     parts = (sample.fit, sample.held_out)
     rank, world = 0, 1
@@ -128,14 +128,6 @@ def looks_of(count: int, rank: int, world: int) -> list[int]:
     """
     stride = max(count // LOOKS, 1)
     return [i // world for i in range(0, count, stride) if i % world == rank]
-
-
-def after(selection: Selection, asked: Refit) -> Selection:
-    """Give the selection of a refitted student: the rule `principal` where its stream is turned."""
-    is_narrower = len(selection.hidden) < selection.teacher.hidden
-    if asked.directions != PRINCIPAL or not is_narrower:
-        return selection
-    return replace(selection, rules={**selection.rules, "hidden": PRINCIPAL})
 
 
 def _check_models(student: PreTrainedModel, teacher: PreTrainedModel) -> None:

@@ -17,9 +17,9 @@ from headstart.layout import shape_of
 from headstart.prepare import has_fast_bf16
 from headstart.reader import most_positions, open_model, read_selection
 from headstart.recipe import Refit
-from headstart.refit import after
 from headstart.refit import refit as refit_model
 from headstart.selection import Selection
+from headstart.stream import after, settled
 from headstart.student import SELECTION
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def refit(  # noqa: PLR0913 - all but three have defaults
     tokenizer: PreTrainedTokenizerBase | None = None,
     tokens: int = 50_000,
     ridge: float | None = None,
-    directions: str = "kept",
+    directions: str = "auto",
     seed: int = 0,
 ) -> PreTrainedModel:
     """Repair a cut student in closed form, before it is trained.
@@ -55,7 +55,8 @@ def refit(  # noqa: PLR0913 - all but three have defaults
         ridge: Weight of the squared change, in units of the mean square of a map's inputs; None
             lets held-out text choose for each map.
         directions: `principal` lets the stream of a narrower student run along the directions in
-            which the teacher's varies most, instead of in some of its channels.
+            which the teacher's varies most, `kept` in the channels that it keeps of the teacher;
+            `auto` takes principal ones where the family allows it.
         seed: Of the draw of texts.
 
     Returns:
@@ -84,13 +85,13 @@ def refit(  # noqa: PLR0913 - all but three have defaults
             "one text, where a list is needed", where="texts", way_out="give [text, ...]"
         )
     named = texts if isinstance(texts, Mapping) else {"": texts}
-    asked = ask(tokens, ridge, directions)
+    asked = settled(ask(tokens, ridge, directions), student, selection)
     _refit(student, teacher, selection, named, tokenizer=tokenizer, asked=asked, seed=seed)
     vars(student)[SELECTION] = after(selection, asked)
     return student
 
 
-def ask(tokens: int, ridge: float | None, directions: str = "kept") -> Refit:
+def ask(tokens: int, ridge: float | None, directions: str = "auto") -> Refit:
     """Say how to refit, as a recipe does.
 
     Raises:
@@ -104,7 +105,7 @@ def ask(tokens: int, ridge: float | None, directions: str = "kept") -> Refit:
         raise HeadstartError(
             f"{first['loc'][0]}: {first['msg']}, and it is {first['input']}",
             where="refit",
-            way_out="give a number above 0, and directions kept or principal",
+            way_out="give a number above 0, and directions auto, kept or principal",
         ) from fault
 
 
@@ -132,6 +133,7 @@ def refit_folder(
     tokenizer = checkpoint.load_tokenizer(student)
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)
+    asked = settled(asked, model, selection)
     done = _refit(model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, seed=seed)
     checkpoint.save_model(model, tokenizer, out, selection=after(selection, asked))
     return done

@@ -90,8 +90,8 @@ def refit(
         float | None, typer.Option(help="Weight of the squared change; else chosen.")
     ] = None,
     directions: Annotated[
-        str, typer.Option(help="Of a narrower stream: kept channels, or principal.")
-    ] = "kept",
+        str, typer.Option(help="Of a narrower stream: kept channels, principal, or auto.")
+    ] = "auto",
     seed: Seed = 0,
 ) -> None:
     """Repair an untrained student in closed form, from text without labels."""
