@@ -68,11 +68,15 @@ def compare_processes(recipe: Recipe, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_two_processes_give_the_result_of_one(tmp_path: Path, objective: str) -> None:
+@pytest.mark.parametrize(
+    ("objective", "task"),
+    [*((objective, "classification") for objective in OBJECTIVES), ("features", "tagging")],
+)
+def test_two_processes_give_the_result_of_one(tmp_path: Path, objective: str, task: str) -> None:
     base = str(tmp_path / "world" / "base")
     made = world(
         tmp_path / "world",
+        task=task,
         train=STILL | {"objective": OBJECTIVES[objective]},
         teacher={"base": base, "finetune": STILL},
     )
