@@ -93,7 +93,7 @@ def test_a_template_is_a_recipe(command: Command) -> None:
     assert code == 0
     assert load_recipe(parse(out, where="template")).student.layers == 6
     commented = out.replace("  # text:", "  text:").replace("  # columns:", "  columns:")
-    more = load_recipe(parse(commented.replace("  # refit:", "  refit:"), where="template"))
+    more = load_recipe(parse(commented, where="template"))
     assert more.init.refit is not None
     assert more.data.text is not None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from headstart import steps
+from headstart import plan, steps
 from headstart.checkpoint import save_model
 from headstart.errors import HeadstartError
 from headstart.loading import apply
+from headstart.plan import estimate
+from headstart.stages import open_text
 from headstart.steps import check, distil, evaluate_model, finetune
 from tiny import tiny_model, tiny_tokenizer
 from world import LABELS, world, write_texts
@@ -263,6 +266,22 @@ def test_a_grid_point_without_files_is_found(made: tuple[Recipe, Path]) -> None:
     grid = {"data.languages": [["aa"], ["dd"]]}
     with pytest.raises(HeadstartError, match="'dd'"):
         check(apply(made[0], {"grid": grid}))
+
+
+def test_a_start_that_arms_share_is_counted_once(
+    made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the refit takes under a second here, so that the sentence gives the refits' time."""
+    monkeypatch.setattr(plan, "matrix_rate", lambda: 1e9)
+    recipe = apply(made[0], {"init.refit": {"tokens": 10**8}, "teacher.model": str(made[1])})
+    text = open_text(recipe.data, recipe.task, tiny_tokenizer())
+
+    def told(*runs: Recipe) -> str:
+        (said,) = re.findall(r"refit ([\d.]+ \w+)", estimate(runs, str(made[1]), text))
+        return said
+
+    more = [apply(recipe, {"train.max_steps": 0, "seed": seed}) for seed in (0, 1)]
+    assert told(recipe) == told(recipe, recipe, more[0]) != told(recipe, more[1])
 
 
 def test_check_leaves_nothing_behind(made: tuple[Recipe, Path], tmp_path: Path) -> None:

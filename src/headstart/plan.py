@@ -211,10 +211,15 @@ def estimate(recipes: Sequence[Recipe], named: str, text: Text, *, teachers: int
     """
     labels = len(text.corpus.labels)
     parts: dict[str, float] = {}
+    starts: set[str] = set()  # each is refitted once
     for i, recipe in enumerate(recipes):
         sizes = plan_sizes(recipe, named, labels=labels)
-        shared = teachers if i == 0 else 0
-        for stage, seconds in seconds_for(recipe, text, sizes, teachers=shared).items():
+        stages = seconds_for(recipe, text, sizes, teachers=teachers if i == 0 else 0)
+        start = recipe.model_dump_json(include={"student", "init", "seed"})
+        if start in starts:
+            stages["refit"] = 0.0
+        starts.add(start)
+        for stage, seconds in stages.items():
             parts[stage] = parts.get(stage, 0.0) + seconds
     shares = ", ".join(f"{k} {describe_seconds(v)}" for k, v in parts.items() if v >= 1)
     whole = f"about {describe_seconds(sum(parts.values()))} on this machine"
