@@ -66,7 +66,7 @@ def making(table: Table) -> list[str]:
         first = column.records[0]
         before = fmean(v[table.metric] for v in first.scores["step0"]["dev"].values())
         points = [(0, before), *((int(p["step"] or 0), p["dev"] or 0.0) for p in first.curve)]
-        best = max(points, key=lambda point: point[1])
+        best = max(points[1:] or points, key=lambda point: point[1])  # step 0 is not kept
         rates = sorted({str(r.learning_rate["chosen"]) for r in column.records})
         lines.append(
             row(
