@@ -67,12 +67,14 @@ def test_arms_that_differ_in_training_share_their_start(tmp_path: Path) -> None:
     alone = run(apply(recipe, {"train.max_steps": 2}), tmp_path / "alone")
     assert alone.scores == records[1].scores  # an opened start is the one that was made
     assert not (tmp_path / "alone" / "starts").exists()
+    compared = apply(recipe, {"train.objective": {"hidden": 1.0}, "train.max_steps": 2})
+    run(compared, tmp_path / "compared", shared=tmp_path / "out")  # its stream keeps its channels
     others = {"train.max_steps": 0}, {"init.refit": {"tokens": 401}}, {"init.ffn": "taylor"}
     for i, other in enumerate(others):
         run(apply(recipe, {"train.max_steps": 0, "seed": i + 1, **other}), tmp_path / f"{i}",
             shared=tmp_path / "out")  # fmt: skip
     found = set((tmp_path / "out").glob("starts/*/*.json"))
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(path.stat().st_mtime_ns == at for path, at in starts.items())
 
 

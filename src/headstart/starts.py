@@ -101,6 +101,7 @@ def _key(
         "base": fingerprint_of(str(teacher.base)) if is_base else None,
         "student": recipe.student.model_dump(mode="json"),
         "init": recipe.init.model_dump(mode="json"),
+        "compares channels": "hidden" in recipe.train.objective,  # decides auto's directions
         "seed": recipe.seed,
         "text": {
             name: [pieces_fingerprint(sample.encoded), sample.encoded.language_ids.tolist()]
