@@ -320,6 +320,22 @@ def test_patience_ends_training_early(accelerator: Accelerator) -> None:
     task = job(drawn(), accelerator, epochs=200, patience=2, eval_every=2)
     frozen = replace(task, evaluate=lambda _: Dev(0.5, 1.0))
     assert fit(fresh(), frozen).step == 6  # the first evaluation is the best one
+    assert fit(fresh(), replace(frozen, start=Dev(0.9, 0.1))).step == 6  # a start is none
+
+
+def test_untrained_weights_are_kept_where_no_later_ones_are_better(
+    accelerator: Accelerator,
+) -> None:
+    scores = iter([0.4, 0.6, 0.5, 0.4, 0.6, 0.5])
+    task = job(drawn(), accelerator, max_steps=6, eval_every=2)
+    falling = replace(task, evaluate=lambda _: Dev(next(scores), 1.0))
+    first = fresh()
+    for start, best_step in ((Dev(0.7, 1.0), 0), (Dev(0.55, 1.0), 4)):
+        model = fresh()
+        progress = fit(model, replace(falling, start=start))
+        assert progress.best_step == best_step
+        assert same(model, first) == (best_step == 0)
+        assert len(progress.curve) == 3
 
 
 def test_max_steps_is_the_ceiling(accelerator: Accelerator) -> None:

@@ -14,7 +14,7 @@ from headstart.calibration import all_texts, unlabelled
 from headstart.console import say
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
-from headstart.evaluate import predict, score_languages
+from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
 from headstart.folders import atomic_write
 from headstart.groundwork import check_texts, reads_text
@@ -35,6 +35,7 @@ from headstart.stages import (
 )
 from headstart.starts import start_of
 from headstart.teacher import teacher_pass
+from headstart.train import Dev
 from headstart.tune import learn
 
 if TYPE_CHECKING:
@@ -264,8 +265,9 @@ def _train(
     model = start.model
     session.costs.init_seconds = start.init_seconds
     session.costs.refit_seconds = start.refit_seconds
-    untrained = predict(model, text.splits["dev"], accelerator)
-    step0 = score_languages(text.splits["dev"], untrained, text.corpus.labels)
+    dev = text.splits["dev"]
+    untrained = predict(model, dev, accelerator)
+    step0 = score_languages(dev, untrained, text.corpus.labels)
     job = job_for(
         text,
         recipe.train,
@@ -277,6 +279,7 @@ def _train(
     if needs_features(recipe.train.objective):
         features = Features(teacher.model, start.selection, recipe.train.objective)
         job = replace(job, features=features)
+    job = replace(job, start=Dev(text.score(dev, untrained), cross_entropy(dev, untrained)))
     with session.timed("train_seconds"):
         progress, trials = learn(model, job, floor=text.floor)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)

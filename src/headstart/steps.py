@@ -123,7 +123,8 @@ def distil(
         asked = asked.to(accelerator.device)
         job = replace(job, features=Features(asked, selection, train.objective))
     accelerator.init_trackers("tracker")
-    progress, _ = learn(model.to(accelerator.device), job, floor=text.floor)
+    model = model.to(accelerator.device)
+    progress, _ = learn(model, replace(job, start=job.evaluate(model)), floor=text.floor)
     if accelerator.is_main_process:
         known = (Path(student) / "selection.json").exists()
         kept = read_selection(student) if known else None

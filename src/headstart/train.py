@@ -60,6 +60,7 @@ class Job:
     teacher: NDArray[np.float32] | None = None  # logits, (units, classes)
     features: Features | None = None  # the teacher at work
     folder: Path | None = None  # where the state is kept for resuming
+    start: Dev | None = None  # what the untrained weights are worth, where they are a candidate
     label: str = "training"
 
 
@@ -73,7 +74,7 @@ class Progress:
     best_step: int = 0
     best_score: float = -1.0
     best_loss: float = math.inf
-    since_best: int = 0  # evaluations
+    since_best: int = 0  # evaluations without a new best; the untrained weights' does not count
     processes: int = 1  # that share each batch
     precision: str = ""  # fp32 or bf16; decided once, so that a resumed training keeps it
     loss_sum: float = 0.0  # of the steps since the last evaluation
@@ -99,7 +100,8 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
 
     Args:
         model: On the accelerator's device; afterwards in eval mode.
-        job: Data, settings, and how to judge.
+        job: Data, settings, and how to judge. With `start`, the weights that it came with are
+            kept where no later ones are better.
 
     Returns:
         The curve, and what it cost.
@@ -116,6 +118,8 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
         learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
         best = {name: p.detach().clone() for name, p in learned.items()}
         progress = Progress(processes=job.accelerator.num_processes)
+        if job.start is not None:
+            progress.best_score, progress.best_loss = job.start
         if job.folder is not None:
             progress = load_state(job.folder, learned, best, optimizer, Progress) or progress
             _check_processes(progress, job.accelerator, job.folder)
@@ -244,9 +248,9 @@ def _step(
 def _judge(model: PreTrainedModel, job: Job, progress: Progress, steps: int) -> None:
     """Evaluate on dev, and note whether this is the best so far."""
     dev = job.evaluate(model)
-    progress.since_best += 1
+    rises = dev.score > max((point["dev"] for point in progress.curve), default=-1.0)
+    progress.since_best = 0 if rises else progress.since_best + 1
     if (dev.score, -dev.loss) > (progress.best_score, -progress.best_loss):
-        progress.since_best = 0 if dev.score > progress.best_score else progress.since_best
         progress.best_score, progress.best_loss = dev.score, dev.loss
         progress.best_step = progress.step
     loss = torch.tensor(progress.loss_sum, device=job.accelerator.device)

@@ -69,7 +69,7 @@ def _try(model: PreTrainedModel, job: Job, rate: float, steps: int) -> Trial:
         update={"max_steps": steps, "eval_every": steps, "patience": None}
     )
     label = f"trying {rate:g}"
-    trial = replace(job, settings=short, learning_rate=rate, folder=None, label=label)
+    trial = replace(job, settings=short, learning_rate=rate, folder=None, start=None, label=label)
     done = fit(copy.deepcopy(model), trial)
     return Trial(rate, done.best_score, done.best_loss, steps, done.seconds)
 
