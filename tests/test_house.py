@@ -24,8 +24,8 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
         """errors folders record document settings recipe checking loading flow layout postnorm
         prenorm families fitting selection rules sources formats gather rows labels corpus metrics
-        charsmap pack machine""",
-        "numpy pyarrow pydantic pydantic_core yaml",
+        stats charsmap pack machine""",
+        "numpy scipy pyarrow pydantic pydantic_core yaml",
     ),
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
     "training": (
