@@ -24,7 +24,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
         """errors folders record document settings recipe checking loading flow layout postnorm
         prenorm families fitting selection rules sources formats gather rows labels corpus metrics
-        stats charsmap pack machine""",
+        stats evidence tables attribution insight answers charsmap pack machine""",
         "numpy scipy pyarrow pydantic pydantic_core yaml",
     ),
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
@@ -36,11 +36,15 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
     "studies": ("results plan run study steps", ""),
-    "face": ("report show verbs cli __init__ __main__", "jinja2 typer"),
+    "face": (
+        "charts report show verbs cli __init__ __main__",
+        "jinja2 markupsafe altair vl_convert typer",
+    ),
 }
 ORDER = [room for rooms, _ in FLOORS.values() for room in rooms.split()]
 IN_FUNCTIONS = {"gather": {"datasets"}}  # the hub's reader: loaded only when a corpus is there
 NEVER: Mapping[str, set[str]] = {
+    "charts": {r for floor in ("tensors", "training", "studies") for r in FLOORS[floor][0].split()},
     "report": {r for floor in ("tensors", "training", "studies") for r in FLOORS[floor][0].split()},
     "train": {"layout", "families", "selection", "corpus", "metrics", "checkpoint"},
     "objectives": {"layout", "families", "checkpoint", "transformers", "pathlib", "os"},

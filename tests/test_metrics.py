@@ -159,6 +159,25 @@ def test_the_majority_answer_is_the_commonest_of_train() -> None:
     assert tagged["token_accuracy"] == 0.75
 
 
+@pytest.mark.parametrize("task", metrics.METRICS)
+def test_example_counts_sum_to_the_main_metric_of_any_part(task: str) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(30):
+        sizes = rng.integers(1, 7, 20)
+        gold, predicted = (
+            rng.integers(0, len(TAGS), 20)
+            if task == "classification"
+            else [rng.integers(0, len(TAGS), size) for size in sizes]
+            for _ in range(2)
+        )
+        hits, of = metrics.example_counts(task, gold, predicted, TAGS)
+        assert hits.shape == of.shape == (20,)
+        for part in (slice(0, 20), slice(3, 9)):
+            scores = metrics.score(task, gold[part], predicted[part], TAGS)
+            expected = scores[metrics.main_metric(task)]
+            assert hits[part].sum() / max(of[part].sum(), 1) == pytest.approx(expected)
+
+
 def test_agreement_counts_equal_answers_right_or_wrong() -> None:
     assert metrics.agreement([1, 2, 3, 4], [1, 2, 3, 0]) == 0.75
     assert metrics.agreement([[1, 2], [3]], [[1, 0], [3]]) == pytest.approx(2 / 3)

@@ -12,7 +12,7 @@ import sys
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from headstart.report import Table, cells, heads, percent, read_records, tabulate
+from headstart.tables import Table, cells, heads, percent, read_records, tabulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

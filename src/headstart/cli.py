@@ -235,8 +235,8 @@ def _show_next(recipe: str, out: Path, students: Sequence[tuple[str, Path]]) -> 
 
 def _show_records(records: "list[Record]") -> None:
     """Print languages by runs, in percent, and what is wrong with a run."""
-    from headstart.report import cells, heads, tabulate
     from headstart.show import show_lines, show_table
+    from headstart.tables import cells, heads, tabulate
 
     table = tabulate(records)
     show_lines(f"{table.metric} on test, percent")

@@ -143,6 +143,40 @@ def majority_score(task: str, train: Answers, gold: Answers, labels: Sequence[st
     return score(task, gold, answers, labels)
 
 
+def example_counts(
+    task: str, gold: Answers, predicted: Answers, labels: Sequence[str]
+) -> tuple[Ints, Ints]:
+    """Say what each example adds to the main metric.
+
+    Args:
+        task: `classification` or `tagging`.
+        gold: As `score` takes it.
+        predicted: The same shape.
+        labels: Names of the classes or tags, in the order of their ids.
+
+    Returns:
+        Two arrays, shape (examples,): the main metric is the sum of the first over that of the
+        second. Right answers and ones; or twice the right entities, and those there and found.
+
+    Raises:
+        HeadstartError: Different numbers of answers, or none.
+    """
+    if task == "classification":
+        truth, guess = _flat(cast("Ids", gold), cast("Ids", predicted))
+        return (truth == guess).astype(np.int64), np.ones(len(truth), np.int64)
+    truth, guess = _joined(_as_rows(gold), _as_rows(predicted))
+    there, found = _entities(truth, labels), _entities(guess, labels)
+    kinds = len({name[2:] for name in labels if name != "O"})
+    ends = np.flatnonzero(truth == SEPARATOR)
+
+    def per_row(entities: Ints) -> Ints:
+        starts = entities // (kinds + 1) // (len(truth) + 1)
+        return np.bincount(np.searchsorted(ends, starts), minlength=len(ends))
+
+    hits = np.intersect1d(there, found, assume_unique=True)
+    return 2 * per_row(hits), per_row(there) + per_row(found)
+
+
 def agreement(first: Answers, second: Answers) -> float:
     """Measure how often two models answer alike, right or wrong.
 

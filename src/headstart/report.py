@@ -1,204 +1,26 @@
-"""Records to something a person reads: a table for the terminal, a page for the browser."""
+"""Records to a page: one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from headstart.errors import HeadstartError
+from headstart import charts
+from headstart.answers import SHARES, answer, lines, other_gains, part_rows
 from headstart.folders import atomic_write
-from headstart.metrics import main_metric
-from headstart.record import Record, read_record, read_runs, remarks
+from headstart.insight import look_into, place_of
+from headstart.tables import AVERAGES, all_remarks, heads, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-AVERAGES = ("trained on", "zero-shot")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One way of making a student, averaged over its seeds; or a teacher of such students."""
-
-    name: str
-    records: tuple[Record, ...]
-    model: str = "student"  # or teacher
-
-    def score(self, language: str) -> float | None:
-        """Mean of the main metric on test; None where the language was not tested."""
-        metric = main_metric(self.records[0].task)
-        rows = [r.scores[self.model]["test"].get(language) for r in self.records]
-        values = [row[metric] for row in rows if row is not None]
-        return fmean(values) if values else None
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """What makes some of its runs unfit to be compared with."""
-        return tuple(sorted({mark for record in self.records for mark in record.marks}))
-
-    @property
-    def seconds(self) -> float:
-        """Mean time of a run: making, refitting, choosing the learning rate, and training."""
-        names = ("init_seconds", "refit_seconds", "trial_seconds", "train_seconds")
-        return fmean(sum(r.costs.get(name, 0.0) for name in names) for r in self.records)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One language, or an average: each teacher's score and each column's."""
-
-    label: str
-    kind: str  # trained, zero-shot or average
-    teachers: tuple[float | None, ...]
-    scores: tuple[float | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Languages by ways of making a student."""
-
-    metric: str
-    teachers: tuple[Column, ...]
-    columns: tuple[Column, ...]
-    taught: tuple[int, ...]  # the place of each column's teacher in `teachers`
-    rows: tuple[Row, ...]
-
-
-def heads(table: Table) -> list[str]:
-    """Name what `cells` gives of each row."""
-    return ["language", *(c.name for c in (*table.teachers, *table.columns))]
-
-
-def cells(row: Row) -> list[str]:
-    """Write a row: its label, then the scores of teachers and columns in percent."""
-    label = f"{row.label} (zero-shot)" if row.kind == "zero-shot" else row.label
-    return [label, *map(percent, (*row.teachers, *row.scores))]
-
-
-def read_records(out: str | Path) -> list[Record]:
-    """Read the finished runs of a study's folder, or the one of a run's.
-
-    Returns:
-        The runs that the study now consists of, under their present names, in the recipe's
-        order. Where a folder has no list of them: all that lie there, by name and seed.
-
-    Raises:
-        HeadstartError: Nothing is finished there.
-    """
-    out = Path(out)
-    if (out / "runs.json").exists():
-        listed = [(name, out / "runs" / key) for name, key in read_runs(out / "runs.json")]
-        finished = [(name, place / "record.json") for name, place in listed]
-        records = [replace(read_record(p), name=name) for name, p in finished if p.exists()]
-    else:
-        paths = [out / "record.json", *(out / "runs").glob("*/record.json")]
-        records = [read_record(path) for path in paths if path.exists()]
-        records.sort(key=lambda record: (record.name, record.seed))
-    if not records:
-        raise HeadstartError(
-            "no finished run is there",
-            where=str(out),
-            way_out="give the folder of a run or a study, or run its recipe first",
-        )
-    return records
-
-
-def tabulate(records: Sequence[Record]) -> Table:
-    """Put runs side by side; runs that differ in their seed only share a column.
-
-    Args:
-        records: Runs of one task in the same languages.
-
-    Raises:
-        HeadstartError: They cannot stand in one table.
-    """
-    first = records[0]
-    for record in records:
-        if (record.task, record.languages, record.zero_shot) != (
-            first.task,
-            first.languages,
-            first.zero_shot,
-        ):
-            raise HeadstartError(
-                f"runs {first.name!r} and {record.name!r} differ in task or languages",
-                where="the folder of the records",
-                way_out="report each study by itself",
-            )
-    groups = _grouped(records, _teacher_key)
-    names = [f"teacher {i + 1}" if len(groups) > 1 else "teacher" for i in range(len(groups))]
-    teachers = tuple(
-        Column(f"{name} (reference)", group, "teacher")
-        for name, group in zip(names, groups.values(), strict=True)
-    )
-    ways = _grouped(records, lambda record: (column_name(record), _teacher_key(record)))
-    columns = tuple(Column(column_name(group[0]), group) for group in ways.values())
-    taught = tuple(list(groups).index(_teacher_key(c.records[0])) for c in columns)
-    rows = [
-        Row(
-            code,
-            kind,
-            tuple(t.score(code) for t in teachers),
-            tuple(c.score(code) for c in columns),
-        )
-        for kind, languages in (("trained", first.languages), ("zero-shot", first.zero_shot))
-        for code in languages
-        if any(t.score(code) is not None for t in teachers)
-    ]
-    return Table(main_metric(first.task), teachers, columns, taught, (*rows, *_averages(rows)))
-
-
-def column_name(record: Record) -> str:
-    """Name a run without its seed."""
-    parts = [part for part in record.name.split("|") if not part.startswith("seed=")]
-    return "|".join(parts) or f"{record.source}, {record.objective}"
-
-
-def _teacher_key(record: Record) -> str:
-    """Tell teachers apart: by weights and scores, which the text's settings decide too."""
-    scores = json.dumps(record.scores["teacher"]["test"], sort_keys=True)
-    return record.fingerprints.get("teacher", "") + scores
-
-
-def _grouped(
-    records: Sequence[Record], key: Callable[[Record], object]
-) -> dict[object, tuple[Record, ...]]:
-    groups: dict[object, list[Record]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(record)
-    return {name: tuple(group) for name, group in groups.items()}
-
-
-def _averages(rows: Sequence[Row]) -> Iterable[Row]:
-    for label, kind in zip(AVERAGES, ("trained", "zero-shot"), strict=True):
-        some = [row for row in rows if row.kind == kind]
-        if some:
-            teachers = zip(*(row.teachers for row in some), strict=True)
-            scores = zip(*(row.scores for row in some), strict=True)
-            yield Row(
-                f"mean, {label}", "average", tuple(map(_mean, teachers)), tuple(map(_mean, scores))
-            )
-
-
-def all_remarks(columns: Sequence[Column]) -> list[str]:
-    """Say what is peculiar about the text; with names where it is not so for every column."""
-    said: dict[str, list[str]] = {}
-    for column in columns:
-        for remark in remarks(column.records[0]):
-            said.setdefault(remark, []).append(column.name)
-    return [
-        remark if len(names) == len(columns) else f"{', '.join(names)}: {remark}"
-        for remark, names in said.items()
-    ]
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    from headstart.insight import Insight
+    from headstart.tables import Column
 
 
 def report(out: str | Path) -> Path:
@@ -213,55 +35,85 @@ def report(out: str | Path) -> Path:
     Raises:
         HeadstartError: Nothing is finished there.
     """
-    records = read_records(out)
-    table = tabulate(records)
+    out = Path(out)
+    insight = look_into(out)
+    table, first = insight.table, insight.first
     environment = Environment(
         loader=PackageLoader("headstart"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters |= _FILTERS
     page = environment.get_template("report.html").render(
+        insight=insight,
         table=table,
         heads=heads(table),
-        first=records[0],
-        curves=[curve_of(column) for column in table.columns],
+        first=first,
+        answer=answer(insight),
+        parts=[(found, part_rows(found)) for found in insight.attributions[:1]],
+        others=other_gains(insight),
+        lines=lines(insight),
+        shares=SHARES,
         remarks=all_remarks(table.columns),
-        seeds=sorted({record.seed for record in records}),
-        out=Path(out).name,
+        seeds=sorted({record.seed for column in table.columns for record in column.records}),
+        out=out.resolve().name,
+        recipe=_recipe(out, insight),
+        specs=_script(_specs(insight)),
+        bundle=Markup(_vega()),
     )
-    path = Path(out) / "report.html"
+    path = out / "report.html"
     atomic_write(path, page)
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Dev score over steps, as points of a 100 x 40 picture; y grows downwards."""
-
-    name: str
-    points: str
-    steps: int
-    last: float
-    teacher: float  # its dev score
-
-
-def curve_of(column: Column) -> Curve:
-    """Draw the learning curve of a column's first seed, its untrained score included."""
-    record = column.records[0]
-    metric = main_metric(record.task)
-    before, teacher = (
-        fmean(row[metric] for row in record.scores[model]["dev"].values())
-        for model in ("step0", "teacher")
-    )
-    known = [(float(p["step"] or 0), p["dev"] or 0.0) for p in record.curve]
-    points = [(0.0, before), *known]
-    steps = max(points[-1][0], 1.0)
-    drawn = " ".join(f"{100 * x / steps:.1f},{40 - 40 * y:.1f}" for x, y in points)
-    return Curve(column.name, drawn, int(steps), max(y for _, y in points), teacher)
+def _specs(insight: Insight) -> dict[str, Any]:
+    """Draw all pictures that the study has data for, by the place that they have on the page."""
+    table = insight.table
+    averages = {row.label: row for row in table.rows if row.kind == "average"}
+    specs: dict[str, Any] = {}
+    for found in insight.attributions[:1]:
+        at = [column.name for column in table.columns].index(found.first.name)
+        kinds = {
+            kind: averages[f"mean, {kind}"] for kind in AVERAGES if f"mean, {kind}" in averages
+        }
+        start = {kind: row.scores[at] or 0.0 for kind, row in kinds.items()}
+        teacher = {kind: row.teachers[table.taught[at]] or 0.0 for kind, row in kinds.items()}
+        specs["waterfall"] = charts.waterfall(found, start, teacher)
+    specs["heat"] = charts.heat(insight)
+    if any(column.records[0].curve for column in table.columns):
+        specs["curves"] = charts.curves(table.columns)
+    examples = _examples(insight)
+    if len(set(examples.values())) > 1:
+        specs["sizes"] = charts.sizes(insight, examples)
+    specs["worth"] = charts.worth(insight)
+    return specs
 
 
-def percent(value: float | None) -> str:
-    """Write a share as a percentage with one digit; a dash where it is unknown."""
-    return "-" if value is None else f"{100 * value:.1f}"
+def _examples(insight: Insight) -> dict[str, int]:
+    """Find how many examples a language each way was trained on."""
+    found: dict[str, int] = {}
+    for column in insight.table.columns:
+        for part in column.name.split("|"):
+            key, _, value = part.partition("=")
+            if key.endswith("examples_per_language") and value.isdigit():
+                found[column.name] = int(value)
+    return found
+
+
+def _recipe(out: Path, insight: Insight) -> str:
+    """Read the resolved recipe of the study, or of its only run; empty where there is none."""
+    for path in (out / "study.yaml", place_of(out, insight.first) / "recipe.yaml"):
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    return ""
+
+
+def _vega() -> str:
+    """Give the code that draws the pictures: Vega, Vega-Lite and Vega-Embed in one."""
+    return vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
+
+
+def _script(content: object) -> Markup:
+    """Write plain data for a script element; no text in it can end the element."""
+    return Markup(json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
 
 
 def shade(value: float | None, teacher: float | None) -> str:
@@ -277,8 +129,17 @@ def megabytes(parameters: int) -> str:
     return f"{parameters * 4 / 1e6:,.0f} MB"
 
 
+def seconds(column: Column) -> str:
+    """Say what a student took, or its teacher."""
+    if column.model == "student":
+        return f"{column.seconds:.0f}"
+    spent = max(record.costs.get("teacher_seconds", 0.0) for record in column.records)
+    return f"{spent:.0f}" if spent else "given"
+
+
 _FILTERS: Mapping[str, Callable[..., str]] = {
     "percent": percent,
     "shade": shade,
     "megabytes": megabytes,
+    "seconds": seconds,
 }

@@ -176,18 +176,31 @@ def _marks(
     return tuple(marks)
 
 
-def write_predictions(path: Path, text: Text, logits: NDArray[np.float32]) -> None:
-    """Keep every test example's prediction: a row an example, lists of words when tagging."""
+def write_predictions(
+    path: Path, text: Text, logits: NDArray[np.float32], teacher: NDArray[np.float32]
+) -> None:
+    """Keep every test example's prediction: a row an example, lists of words when tagging.
+
+    Args:
+        path: Of the Parquet file.
+        text: Its test split was predicted.
+        logits: The student's, (units, classes); they are kept, too.
+        teacher: The teacher's.
+    """
     split, table = text.splits["test"], text.corpus.splits["test"]
     tagging = text.corpus.task == "tagging"
-    predicted = word_predictions(split, logits, absent=absent_label(text.corpus.labels))
+    absent = absent_label(text.corpus.labels)
     words, units = split.word_starts, split.unit_starts
-    columns: dict[str, pa.Array] = {
-        "id": table["id"].combine_chunks(),
-        "language": table["language"].combine_chunks(),
-        "gold": pa.ListArray.from_arrays(words, split.words) if tagging else pa.array(split.words),
-        "predicted": pa.ListArray.from_arrays(words, predicted) if tagging else pa.array(predicted),
+    values = {
+        "gold": split.words,
+        "predicted": word_predictions(split, logits, absent=absent),
+        "teacher": word_predictions(split, teacher, absent=absent),
     }
+    columns: dict[str, pa.Array] = {
+        name: table[name].combine_chunks() for name in ("id", "language")
+    }
+    for name, value in values.items():
+        columns[name] = pa.ListArray.from_arrays(words, value) if tagging else pa.array(value)
     flat = pa.array(logits.astype(np.float32).ravel())
     rows = pa.FixedSizeListArray.from_arrays(flat, logits.shape[1])
     columns["logits"] = pa.ListArray.from_arrays(units, rows) if tagging else rows

@@ -224,7 +224,8 @@ def _work(session: Session, key: str) -> Record:
         checkpoint.save_model(
             trained.model, teacher.tokenizer, out / "student", selection=trained.selection
         )
-        write_predictions(out / "predictions" / "test.parquet", text, logits["test"])
+        kept = out / "predictions" / "test.parquet"
+        write_predictions(kept, text, logits["test"], answers["test"])
         record.write(out / "record.json")
     accelerator.wait_for_everyone()
     for line in remarks(record):

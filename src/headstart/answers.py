@@ -1,0 +1,148 @@
+"""What a study says, in sentences and rows of text, each number with its interval."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
+
+from headstart.metrics import main_metric
+from headstart.tables import percent
+
+if TYPE_CHECKING:
+    from headstart.attribution import Attribution
+    from headstart.insight import Insight
+    from headstart.stats import Estimate
+    from headstart.tables import Column
+
+SHARES = (0.90, 0.95, 0.99)  # of the teacher, that a student's dev score may reach
+
+
+class Line(NamedTuple):
+    """One way of making a student: what it keeps, and when."""
+
+    way: str
+    trained_on: str
+    kept: str
+    zero_shot: str
+    kept_zero_shot: str
+    worst: str
+    steps: tuple[str, ...]
+    marks: str
+
+
+def points(found: Estimate, *, sign: bool = False) -> str:
+    """Write a number in points, with its interval over seeds and examples or, with one seed, none.
+
+    Args:
+        found: In shares of 1.
+        sign: Whether a gain has its plus.
+    """
+    value = f"{100 * found.value:+.1f}" if sign else f"{100 * found.value:.1f}"
+    interval = found.interval()
+    if interval is None:
+        return value
+    return f"{value} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+
+
+def answer(insight: Insight) -> list[str]:
+    """Answer the question of the study, in a sentence or two."""
+    if insight.attributions:
+        return _credit(insight.attributions[0])
+    best = max(insight.table.columns, key=lambda column: _mean(insight, column) or 0.0)
+    said: list[str] = []
+    for zero_shot, where in ((False, "on the languages trained on"), (True, "on zero-shot ones")):
+        kept = insight.kept(best, zero_shot=zero_shot)
+        if kept is not None:
+            said.append(f"{points(kept.share)} % of its teacher {where}")
+    if not said:
+        return []
+    which = f"{best.name}, the best on test of {len(insight.table.columns)}, keeps"
+    alone = len(insight.table.columns) == 1
+    return [f"{'The student' if alone else which}{' keeps' if alone else ''} {', '.join(said)}."]
+
+
+def _credit(found: Attribution) -> list[str]:
+    start, told = found.part("initialization"), found.part("distillation")
+    setting = f" ({found.setting})" if found.setting else ""
+    said = [
+        f"From {found.first.arm} to {found.last.arm}{setting}, the score rises by "
+        f"{points(found.whole.trained_on)} points on the languages trained on: initialization "
+        f"brings {points(start.trained_on)}, distillation {points(told.trained_on)}."
+    ]
+    if found.whole.zero_shot and start.zero_shot and told.zero_shot:
+        said.append(
+            f"On zero-shot languages it rises by {points(found.whole.zero_shot)}: initialization "
+            f"brings {points(start.zero_shot)}, distillation {points(told.zero_shot)}."
+        )
+    return said
+
+
+def _mean(insight: Insight, column: Column) -> float | None:
+    scores = [s for lang in insight.first.languages if (s := column.score(lang)) is not None]
+    return fmean(scores) if scores else None
+
+
+def lines(insight: Insight) -> list[Line]:
+    """Say of every way what it keeps: scores, shares of the teacher, the worst language, steps."""
+    return [_line(insight, column) for column in insight.table.columns]
+
+
+def _line(insight: Insight, column: Column) -> Line:
+    told = {kind: insight.kept(column, zero_shot=kind) for kind in (False, True)}
+    scores = [points(k.score) if k else "-" for k in told.values()]
+    if told[False] is None:
+        scores = [percent(_plain(column, kind)) for kind in ("languages", "zero_shot")]
+    shares = [points(k.share) if k else "-" for k in told.values()]
+    each = insight.kept_by_language(column)
+    worst = max(each, key=lambda lang: each[lang].below.value, default="")
+    drop = f"{worst} {points(each[worst].below)}" if worst else "-"
+    return Line(
+        column.name, scores[0], shares[0], scores[1], shares[1], drop,
+        tuple(steps_to(column, share) for share in SHARES), ", ".join(column.marks),
+    )  # fmt: skip
+
+
+def _plain(column: Column, kind: str) -> float | None:
+    languages: tuple[str, ...] = getattr(column.records[0], kind)
+    scores = [s for lang in languages if (s := column.score(lang)) is not None]
+    return fmean(scores) if scores else None
+
+
+def steps_to(column: Column, share: float) -> str:
+    """Say after how many steps the mean dev score of all seeds has a share of the teacher's."""
+    record = column.records[0]
+    metric = main_metric(record.task)
+    teacher = fmean(row[metric] for row in record.scores["teacher"]["dev"].values())
+    before = fmean(row[metric] for r in column.records for row in r.scores["step0"]["dev"].values())
+    if before >= share * teacher:
+        return "0"
+    curves = [{p["step"]: p["dev"] or 0.0 for p in r.curve} for r in column.records]
+    common = [step for step in curves[0] if step and all(step in curve for curve in curves)]
+    reached = (step for step in common if fmean(c[step] for c in curves) >= share * teacher)
+    first = next(reached, None)
+    return "-" if first is None else f"{first:,.0f}"
+
+
+def other_gains(insight: Insight) -> list[tuple[str, ...]]:
+    """List gains beside the first: setting, and points by part on trained-on languages."""
+    rows: list[tuple[str, ...]] = []
+    for found in insight.attributions[1:]:
+        parts = [found.part("initialization"), found.part("distillation"), found.whole]
+        told = [points(part.trained_on, sign=True) for part in parts]
+        zero = [points(p.zero_shot, sign=True) if p.zero_shot else "-" for p in parts]
+        about = ", ".join(filter(None, (found.last.objective, found.setting)))
+        rows.append((about, *told, *zero))
+    return rows
+
+
+def part_rows(found: Attribution) -> list[tuple[str, str, str, str]]:
+    """List the parts of a gain: name, what it is a step of, points on both kinds of languages."""
+    return [
+        (
+            part.name,
+            part.of or "",
+            points(part.trained_on, sign=True),
+            points(part.zero_shot, sign=True) if part.zero_shot else "-",
+        )
+        for part in (*found.parts, found.whole)
+    ]

@@ -1,0 +1,187 @@
+"""How much of a gain the initialization brought, and how much the distillation.
+
+From a student from scratch on labels to a teacher's copy on the teacher's answers, two things
+change. Each is given its mean effect over both orders of changing them; the first falls apart
+into steps: pre-training (scratch to base), fine-tuning (base to teacher), repair (refit).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.stats import shapley
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from headstart.stats import Bootstrap, Estimate
+
+    Floats = NDArray[np.float64]
+
+LABELS = "labels"
+CHAIN = (("scratch", False), ("base", False), ("teacher", False), ("teacher", True))
+STEPS = {
+    ("base", False): "pre-training",
+    ("teacher", False): "fine-tuning",
+    ("teacher", True): "refit",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of making a student, apart from its seed.
+
+    Args:
+        name: Of the arm, with its point of the grid.
+        source: Of its first weights.
+        refitted: Whether they were repaired in closed form.
+        objective: labels, or parts of the loss that ask the teacher.
+        setting: All else that the recipe says, as one text.
+    """
+
+    name: str
+    source: str
+    refitted: bool
+    objective: str
+    setting: str
+
+    @property
+    def arm(self) -> str:
+        """Give its name without the point of the grid."""
+        return self.name.partition("|")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the gain: over trained-on and zero-shot languages, and in each."""
+
+    name: str
+    of: str | None  # the part that it is a step of
+    trained_on: Estimate
+    zero_shot: Estimate | None
+    by_language: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """What each part brought, from the first way to the last.
+
+    Args:
+        first: From scratch, on labels.
+        last: From the teacher (refitted, where that was tried), distilled.
+        ways: All that were read.
+        parts: Initialization, its steps, distillation.
+        whole: The gain that they sum to.
+        setting: Of all of them.
+    """
+
+    first: Way
+    last: Way
+    ways: tuple[Way, ...]
+    parts: tuple[Part, ...]
+    whole: Part
+    setting: str
+
+    def part(self, name: str) -> Part:
+        """Find a part by its name."""
+        return next(part for part in self.parts if part.name == name)
+
+
+def attribute(
+    ways: Sequence[Way], bootstrap: Bootstrap, zero_shot: Sequence[str]
+) -> list[Attribution]:
+    """Share out every gain that the ways allow: one for each setting and distillation objective.
+
+    Args:
+        ways: In the recipe's order; of equals the first is read.
+        bootstrap: Knows their scores, by name.
+        zero_shot: Languages that were not trained on.
+
+    Source:
+        Shapley (1953) for two factors; the steps are means over both objectives.
+    """
+    cells: dict[tuple[str, str, tuple[str, bool]], Way] = {}
+    for way in ways:
+        cells.setdefault((way.setting, way.objective, (way.source, way.refitted)), way)
+    asked = dict.fromkeys((w.setting, w.objective) for w in ways if w.objective != LABELS)
+    found: list[Attribution] = []
+    for setting, objective in asked:
+        have = {
+            start: (cells[setting, LABELS, start], cells[setting, objective, start])
+            for start in CHAIN
+            if (setting, LABELS, start) in cells and (setting, objective, start) in cells
+        }
+        starts = list(have)
+        if len(starts) > 1 and starts[0] == CHAIN[0] and starts[-1][0] == "teacher":
+            found.append(_attribution(have, bootstrap, zero_shot))
+    return found
+
+
+def _attribution(
+    have: Mapping[tuple[str, bool], tuple[Way, Way]],
+    bootstrap: Bootstrap,
+    zero_shot: Sequence[str],
+) -> Attribution:
+    starts, pairs = list(have), list(have.values())
+    ways = [way for pair in pairs for way in pair]
+    names = [way.name for way in ways]
+
+    def cell(scores: Sequence[Floats], start: int, told: int) -> Floats:
+        return scores[2 * start + told]
+
+    def factor(which: int) -> Callable[..., Floats]:
+        def share(*scores: Floats) -> Floats:
+            both = (False, True)
+            ends = {(last, told): cell(scores, -last, told) for last in both for told in both}
+            return shapley(ends)[which]
+
+        return share
+
+    def step(i: int) -> Callable[..., Floats]:
+        return lambda *scores: np.mean(
+            [cell(scores, i, told) - cell(scores, i - 1, told) for told in (0, 1)], axis=0
+        )
+
+    def part(name: str, of: str | None, gain: Callable[..., Floats]) -> Part:
+        return _part(name, of, names, gain, bootstrap, zero_shot)
+
+    steps = [
+        part(STEPS[start], "initialization", step(i)) for i, start in enumerate(starts) if i > 0
+    ]
+    if starts[1][0] == "teacher":  # no base was tried, so that its two steps are one
+        steps[0] = part("pre-training and fine-tuning", "initialization", step(1))
+    return Attribution(
+        first=pairs[0][0],
+        last=pairs[-1][1],
+        ways=tuple(ways),
+        parts=(
+            part("initialization", None, factor(0)), *steps, part("distillation", None, factor(1)),
+        ),
+        whole=part("whole", None, lambda *scores: cell(scores, -1, 1) - cell(scores, 0, 0)),
+        setting=pairs[0][0].setting,
+    )  # fmt: skip
+
+
+def _part(
+    name: str,
+    of: str | None,
+    names: Sequence[str],
+    gain: Callable[..., Floats],
+    bootstrap: Bootstrap,
+    zero_shot: Sequence[str],
+) -> Part:
+    """Estimate a part of the gain, over both kinds of languages and in each."""
+    languages = bootstrap.languages
+    unseen = np.array([language in zero_shot for language in languages])
+
+    def over(rows: NDArray[np.bool_]) -> Estimate:
+        return bootstrap.estimate(names, lambda *scores: gain(*scores)[rows].mean(axis=0))[0]
+
+    each = bootstrap.estimate(names, gain)
+    zero = over(unseen) if unseen.any() else None
+    return Part(name, of, over(~unseen), zero, dict(zip(languages, each, strict=True)))

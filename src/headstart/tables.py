@@ -1,0 +1,203 @@
+"""Runs side by side: languages by ways of making a student, averaged over seeds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from headstart.errors import HeadstartError
+from headstart.metrics import main_metric
+from headstart.record import Record, read_record, read_runs, remarks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+AVERAGES = ("trained on", "zero-shot")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One way of making a student, averaged over its seeds; or a teacher of such students."""
+
+    name: str
+    records: tuple[Record, ...]
+    model: str = "student"  # or teacher
+
+    def score(self, language: str) -> float | None:
+        """Mean of the main metric on test; None where the language was not tested."""
+        metric = main_metric(self.records[0].task)
+        rows = [r.scores[self.model]["test"].get(language) for r in self.records]
+        values = [row[metric] for row in rows if row is not None]
+        return fmean(values) if values else None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What makes some of its runs unfit to be compared with."""
+        return tuple(sorted({mark for record in self.records for mark in record.marks}))
+
+    @property
+    def seconds(self) -> float:
+        """Mean time of a run: making, refitting, choosing the learning rate, and training."""
+        names = ("init_seconds", "refit_seconds", "trial_seconds", "train_seconds")
+        return fmean(sum(r.costs.get(name, 0.0) for name in names) for r in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One language, or an average: each teacher's score and each column's."""
+
+    label: str
+    kind: str  # trained, zero-shot or average
+    teachers: tuple[float | None, ...]
+    scores: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Languages by ways of making a student."""
+
+    metric: str
+    teachers: tuple[Column, ...]
+    columns: tuple[Column, ...]
+    taught: tuple[int, ...]  # the place of each column's teacher in `teachers`
+    rows: tuple[Row, ...]
+
+
+def heads(table: Table) -> list[str]:
+    """Name what `cells` gives of each row."""
+    return ["language", *(c.name for c in (*table.teachers, *table.columns))]
+
+
+def cells(row: Row) -> list[str]:
+    """Write a row: its label, then the scores of teachers and columns in percent."""
+    label = f"{row.label} (zero-shot)" if row.kind == "zero-shot" else row.label
+    return [label, *map(percent, (*row.teachers, *row.scores))]
+
+
+def read_records(out: str | Path) -> list[Record]:
+    """Read the finished runs of a study's folder, or the one of a run's.
+
+    Returns:
+        The runs that the study now consists of, under their present names, in the recipe's
+        order. Where a folder has no list of them: all that lie there, by name and seed.
+
+    Raises:
+        HeadstartError: Nothing is finished there.
+    """
+    out = Path(out)
+    if (out / "runs.json").exists():
+        listed = [(name, out / "runs" / key) for name, key in read_runs(out / "runs.json")]
+        finished = [(name, place / "record.json") for name, place in listed]
+        records = [replace(read_record(p), name=name) for name, p in finished if p.exists()]
+    else:
+        paths = [out / "record.json", *(out / "runs").glob("*/record.json")]
+        records = [read_record(path) for path in paths if path.exists()]
+        records.sort(key=lambda record: (record.name, record.seed))
+    if not records:
+        raise HeadstartError(
+            "no finished run is there",
+            where=str(out),
+            way_out="give the folder of a run or a study, or run its recipe first",
+        )
+    return records
+
+
+def tabulate(records: Sequence[Record]) -> Table:
+    """Put runs side by side; runs that differ in their seed only share a column.
+
+    Args:
+        records: Runs of one task in the same languages.
+
+    Raises:
+        HeadstartError: They cannot stand in one table.
+    """
+    first = records[0]
+    for record in records:
+        if (record.task, record.languages, record.zero_shot) != (
+            first.task,
+            first.languages,
+            first.zero_shot,
+        ):
+            raise HeadstartError(
+                f"runs {first.name!r} and {record.name!r} differ in task or languages",
+                where="the folder of the records",
+                way_out="report each study by itself",
+            )
+    groups = _grouped(records, _teacher_key)
+    names = [f"teacher {i + 1}" if len(groups) > 1 else "teacher" for i in range(len(groups))]
+    teachers = tuple(
+        Column(f"{name} (reference)", group, "teacher")
+        for name, group in zip(names, groups.values(), strict=True)
+    )
+    ways = _grouped(records, lambda record: (column_name(record), _teacher_key(record)))
+    columns = tuple(Column(column_name(group[0]), group) for group in ways.values())
+    taught = tuple(list(groups).index(_teacher_key(c.records[0])) for c in columns)
+    rows = [
+        Row(
+            code,
+            kind,
+            tuple(t.score(code) for t in teachers),
+            tuple(c.score(code) for c in columns),
+        )
+        for kind, languages in (("trained", first.languages), ("zero-shot", first.zero_shot))
+        for code in languages
+        if any(t.score(code) is not None for t in teachers)
+    ]
+    return Table(main_metric(first.task), teachers, columns, taught, (*rows, *_averages(rows)))
+
+
+def column_name(record: Record) -> str:
+    """Name a run without its seed."""
+    parts = [part for part in record.name.split("|") if not part.startswith("seed=")]
+    return "|".join(parts) or f"{record.source}, {record.objective}"
+
+
+def _teacher_key(record: Record) -> str:
+    """Tell teachers apart: by weights and scores, which the text's settings decide too."""
+    scores = json.dumps(record.scores["teacher"]["test"], sort_keys=True)
+    return record.fingerprints.get("teacher", "") + scores
+
+
+def _grouped(
+    records: Sequence[Record], key: Callable[[Record], object]
+) -> dict[object, tuple[Record, ...]]:
+    groups: dict[object, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return {name: tuple(group) for name, group in groups.items()}
+
+
+def _averages(rows: Sequence[Row]) -> Iterable[Row]:
+    for label, kind in zip(AVERAGES, ("trained", "zero-shot"), strict=True):
+        some = [row for row in rows if row.kind == kind]
+        if some:
+            teachers = zip(*(row.teachers for row in some), strict=True)
+            scores = zip(*(row.scores for row in some), strict=True)
+            yield Row(
+                f"mean, {label}", "average", tuple(map(_mean, teachers)), tuple(map(_mean, scores))
+            )
+
+
+def all_remarks(columns: Sequence[Column]) -> list[str]:
+    """Say what is peculiar about the text; with names where it is not so for every column."""
+    said: dict[str, list[str]] = {}
+    for column in columns:
+        for remark in remarks(column.records[0]):
+            said.setdefault(remark, []).append(column.name)
+    return [
+        remark if len(names) == len(columns) else f"{', '.join(names)}: {remark}"
+        for remark, names in said.items()
+    ]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def percent(value: float | None) -> str:
+    """Write a share as a percentage with one digit; a dash where it is unknown."""
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,247 @@
+"""The page: numbers are the records', and a real browser shows, sorts and filters them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from fake import GRID, TEACHER, Arm, write_study
+from headstart.answers import answer, lines, points, steps_to
+from headstart.errors import HeadstartError
+from headstart.insight import look_into
+from headstart.report import report
+from headstart.stats import Estimate
+from headstart.tables import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+REFITTED = {
+    f"refitted-{objective}": Arm(0.96 + more, objective=objective, refitted=True)
+    for objective, more in (("labels", 0.0), ("mse", 0.03))
+}
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+SERIOUS = ("serious", "critical")
+Shown = tuple["Page", list[str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sized = {
+        f"{name}|examples_per_language={count}": Arm(
+            arm.keeps * worth, arm.source, arm.objective, arm.refitted,
+            (("data", {"examples_per_language": count}),),
+        )
+        for count, worth in ((500, 1.0), (8, 0.6))
+        for name, arm in (GRID | REFITTED).items()
+    }  # fmt: skip
+    folder = write_study(tmp_path_factory.mktemp("study") / "tiny", sized, seeds=(0, 1))
+    report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if found is None and "HEADSTART_BROWSER" not in os.environ:
+        pytest.skip("no Chromium here: install the system's package chromium")
+    with sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=found, args=QUIET)
+        yield made
+        made.close()
+
+
+def show(browser: Browser, page: Path, **how: Any) -> Shown:
+    """Open a page; also return what it complained of, and what it asked for."""
+    shown, said, asked = browser.new_page(**how), list[str](), list[str]()
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda fault: said.append(str(fault)))
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.goto(page.as_uri())
+    shown.wait_for_selector("html[data-state=drawn]", timeout=60_000)
+    return shown, said, asked
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_without_a_fault_or_request(
+    browser: Browser, out: Path, scheme: str
+) -> None:
+    page, said, asked = show(browser, out / "report.html", color_scheme=scheme)
+    assert said == []
+    assert asked == [(out / "report.html").as_uri()]
+    charts = page.locator(".chart")
+    assert charts.count() == 5
+    for i in range(charts.count()):
+        assert charts.nth(i).locator("svg").count() == 1
+        assert charts.nth(i).locator("svg path").count() > 3
+    found = Axe().run(page).response["violations"]
+    serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in SERIOUS]
+    assert serious == []
+    page.close()
+
+
+def test_the_check_for_readers_has_teeth(browser: Browser, out: Path, tmp_path: Path) -> None:
+    faulty = (out / "report.html").read_text(encoding="utf-8")
+    faulty = faulty.replace('<html lang="en">', "<html>")
+    faulty = faulty.replace("--soft: light-dark(#5b6470", "--soft: light-dark(#d5d8dd")
+    (tmp_path / "faulty.html").write_text(faulty, encoding="utf-8")
+    page, _, _ = show(browser, tmp_path / "faulty.html")
+    found = {v["id"] for v in Axe().run(page).response["violations"] if v["impact"] in SERIOUS}
+    assert found == {"color-contrast", "html-has-lang"}
+    page.close()
+
+
+def test_a_phone_scrolls_down_only(browser: Browser, out: Path) -> None:
+    page, _, _ = show(browser, out / "report.html", viewport={"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
+
+
+def test_columns_sort_by_their_exact_numbers(browser: Browser, out: Path) -> None:
+    page, _, _ = show(browser, out / "report.html")
+    button = page.locator("#scores thead button").nth(2)
+    rows = page.locator("#scores tbody tr")
+
+    def column() -> list[float]:
+        found = rows.locator("td:nth-of-type(2)")
+        return [float(found.nth(i).get_attribute("title") or "nan") for i in range(rows.count())]
+
+    before = column()
+    button.click()
+    assert column() == sorted(before, reverse=True)
+    button.press("Enter")
+    assert column() == sorted(before)
+    assert page.locator("#scores th[aria-sort=ascending]").count() == 1
+    page.locator("#scores thead button").first.click()
+    names = rows.locator("th").all_inner_texts()
+    assert names == sorted(names, key=str.casefold)
+    page.close()
+
+
+def test_languages_can_be_picked(browser: Browser, out: Path) -> None:
+    page, _, _ = show(browser, out / "report.html")
+    shown = page.locator("#scores tbody tr:visible th")
+    assert shown.count() == len(TEACHER) + 2
+    page.fill("#find", "SW")
+    assert [text.split()[0] for text in shown.all_inner_texts()] == ["sw-KE"]
+    page.fill("#find", "")
+    page.select_option("#kind", "zero-shot")
+    assert [text.split()[0] for text in shown.all_inner_texts()] == ["cy-GB", "fa-IR"]
+    page.close()
+
+
+def test_the_numbers_are_the_records(browser: Browser, out: Path) -> None:
+    page, _, _ = show(browser, out / "report.html")
+    table = look_into(out).table
+    shown = page.locator("#scores tbody tr")
+    for i, row in enumerate(table.rows):
+        cells = shown.nth(i).locator("td")
+        expected = [*row.teachers, *row.scores]
+        titles = [cells.nth(j).get_attribute("title") or "" for j in range(len(expected))]
+        assert [float(title) for title in titles] == expected
+        assert cells.all_inner_texts() == [percent(value) for value in expected]
+    page.close()
+
+
+def test_it_is_one_small_file(out: Path) -> None:
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert len(page.encode()) < 3_000_000
+    head = page[: page.index("<script>")]
+    assert not re.search(r'(src|href)="(?!data:)|@import|url\(', head)
+
+
+def test_the_answer_is_one_sentence_with_its_intervals(out: Path) -> None:
+    first, zero_shot = answer(look_into(out))
+    assert first.startswith(
+        "From scratch-labels to refitted-mse (examples_per_language=500), the score rises by "
+    )
+    assert len(re.findall(r"\d \(-?\d+\.\d to -?\d+\.\d\)", first)) == 3
+    assert zero_shot.startswith("On zero-shot languages it rises by ")
+    assert first in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_settings_are_told_apart(out: Path) -> None:
+    insight = look_into(out)
+    assert [found.setting for found in insight.attributions] == [
+        "examples_per_language=500", "examples_per_language=8",
+    ]  # fmt: skip
+    assert all(len(found.ways) == 8 for found in insight.attributions)
+
+
+def test_one_seed_has_no_intervals_and_says_so(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "one", GRID, seeds=(0,))
+    page = report(folder).read_text(encoding="utf-8")
+    assert "One seed: nothing here has an interval over seeds." in page
+    assert not re.search(r"\d \(-?\d+\.\d to", page[: page.index("<script>")])
+
+
+def test_without_predictions_there_are_no_intervals_and_it_says_so(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "bare", GRID, predictions=False)
+    page = report(folder).read_text(encoding="utf-8")
+    assert "Their predictions are not all there: no intervals." in page
+    assert look_into(folder).attributions == ()
+    assert lines(look_into(folder))[0].trained_on != "-"
+
+
+def test_predictions_of_other_rows_are_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", GRID)
+    other = write_study(tmp_path / "b", GRID, examples=100)
+    run = next((folder / "runs").iterdir()).name
+    kept = Path("runs", run, "predictions", "test.parquet")
+    shutil.copy(other / kept, folder / kept)
+    page = report(folder).read_text(encoding="utf-8")
+    assert "was not tested on the rows of de-DE that others were" in page
+
+
+def test_broken_predictions_are_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", GRID)
+    (run, *_) = (folder / "runs").iterdir()
+    (run / "predictions" / "test.parquet").write_bytes(b"no parquet")
+    assert "the predictions cannot be read" in report(folder).read_text(encoding="utf-8")
+
+
+def test_a_grid_without_scratch_names_the_best(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", REFITTED)
+    (said,) = answer(look_into(folder))
+    assert said.startswith("refitted-mse, the best on test of 2, keeps ")
+    assert "This needs students from scratch" in report(folder).read_text(encoding="utf-8")
+
+
+def test_a_single_run_has_the_same_page_with_less_on_it(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", {"only": Arm(0.9)}, seeds=(0,))
+    (run,) = (folder / "runs").iterdir()
+    page = report(run).read_text(encoding="utf-8")
+    assert "The student keeps " in page
+    (folder / "nothing").mkdir()
+    with pytest.raises(HeadstartError, match="no finished run"):
+        report(folder / "nothing")
+
+
+def test_steps_are_those_of_the_mean_curve(out: Path) -> None:
+    column = look_into(out).table.columns[5]
+    assert column.name.startswith("teacher-mse")
+    metric = "accuracy"
+    goal = 0.9 * sum(
+        row[metric] for row in column.records[0].scores["teacher"]["dev"].values()
+    ) / 3  # fmt: skip
+    curves = [{p["step"]: p["dev"] for p in record.curve} for record in column.records]
+    reached = [s for s in curves[0] if sum(c[s] or 0 for c in curves) / 2 >= goal]
+    assert steps_to(column, 0.9) == f"{min(reached)}"  # type: ignore[type-var]
+    assert steps_to(column, 0.05) == "0"
+    assert steps_to(column, 1.5) == "-"
+
+
+def test_points_are_written_with_their_interval() -> None:
+    sure, alone = Estimate(0.123, 0.01, 8.0, 0.01), Estimate(-0.02, None, None, 0.01)
+    assert points(sure) == "12.3 (10.0 to 14.6)"
+    assert points(sure, sign=True) == "+12.3 (10.0 to 14.6)"
+    assert points(alone, sign=True) == "-2.0"
