@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -55,8 +56,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
 
 
 VERBS = (
-    "run", "study", "report", "check", "plan", "init", "refit", "finetune", "distil", "eval",
-    "recipes",
+    "run", "study", "report", "compare", "check", "plan", "init", "refit", "finetune", "distil",
+    "eval", "recipes",
 )  # fmt: skip
 
 
@@ -117,8 +118,9 @@ def test_the_next_command_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_study_can_be_listed_before_it_is_made(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("study", "paper-massive", tmp_path / "out", "--dry")
     assert code == 0
-    assert len(out.splitlines()) == 18
+    assert len(out.splitlines()) == 18 + 1
     assert out.startswith("scratch-labels|seed=44\n")
+    assert "time: not known: " in out  # its text is on the hub
     assert not (tmp_path / "out").exists()
 
 
@@ -154,7 +156,7 @@ def test_after_ctrl_c_it_says_how_to_go_on(
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["headstart.run"], "run", stopped)
+    monkeypatch.setattr(importlib.import_module("headstart.run"), "run", stopped)
     code, _, err = command("run", "quickstart", tmp_path / "out")
     assert code == 130
     assert "with the same command" in err

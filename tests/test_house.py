@@ -24,7 +24,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
         """errors folders record document settings recipe checking loading flow layout postnorm
         prenorm families fitting selection rules sources formats gather rows labels corpus metrics
-        stats evidence tables attribution insight answers charsmap pack machine""",
+        stats evidence tables attribution insight answers compare charsmap pack machine""",
         "numpy scipy pyarrow pydantic pydantic_core yaml",
     ),
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
@@ -35,7 +35,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         evaluate teacher train tune stages groundwork starts repair""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
-    "studies": ("results plan run study steps", ""),
+    "studies": ("results plan board run study steps", ""),
     "face": (
         "charts report show verbs cli __init__ __main__",
         "jinja2 markupsafe altair vl_convert typer",

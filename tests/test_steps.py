@@ -15,7 +15,7 @@ from headstart import plan, steps
 from headstart.checkpoint import save_model
 from headstart.errors import HeadstartError
 from headstart.loading import apply
-from headstart.plan import estimate
+from headstart.plan import describe, estimate
 from headstart.stages import open_text
 from headstart.steps import check, distil, evaluate_model, finetune
 from tiny import tiny_model, tiny_tokenizer
@@ -277,7 +277,8 @@ def test_a_start_that_arms_share_is_counted_once(
     text = open_text(recipe.data, recipe.task, tiny_tokenizer())
 
     def told(*runs: Recipe) -> str:
-        (said,) = re.findall(r"refit ([\d.]+ \w+)", estimate(runs, str(made[1]), text))
+        whole = describe(estimate(runs, str(made[1]), text))
+        (said,) = re.findall(r"refit ([\d.]+ \w+)", whole)
         return said
 
     more = [apply(recipe, {"train.max_steps": 0, "seed": seed}) for seed in (0, 1)]

@@ -14,7 +14,7 @@ from headstart.errors import HeadstartError
 from headstart.record import write_runs
 from headstart.report import report, shade
 from headstart.run import run
-from headstart.study import study
+from headstart.study import outlook, study
 from headstart.tables import cells, heads, percent, read_records, tabulate
 from world import world
 
@@ -115,6 +115,21 @@ def test_a_second_call_makes_nothing(made: tuple[Recipe, Path, list[Record]]) ->
     before = [path.stat().st_mtime_ns for path in paths]
     assert study(recipe, out) == records
     assert [path.stat().st_mtime_ns for path in paths] == before
+
+
+def test_what_is_left_and_its_time_are_told_before(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    recipe, out, _ = made
+    more = apply(recipe, {"seeds": [0, 1, 2]})
+    before = sorted(out.rglob("*"))
+    told = outlook(more, out)
+    assert told[:3] == ["copied|seed=0  done", "copied|seed=1  done", "copied|seed=2"]
+    assert re.fullmatch(r"2 of 6 runs to make: about \d+ s on this machine.*", told[-1])
+    assert outlook(recipe, out)[-1] == "0 of 4 runs to make: nothing to make"
+    assert outlook(more, tmp_path / "new")[-1].startswith("6 of 6 runs to make: about ")
+    assert sorted(out.rglob("*")) == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_lost_run_is_made_again_as_it_was(made: tuple[Recipe, Path, list[Record]]) -> None:

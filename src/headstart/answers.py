@@ -53,7 +53,7 @@ def answer(insight: Insight) -> list[str]:
     for zero_shot, where in ((False, "on the languages trained on"), (True, "on zero-shot ones")):
         kept = insight.kept(best, zero_shot=zero_shot)
         if kept is not None:
-            said.append(f"{points(kept.share)} % of its teacher {where}")
+            said.append(f"{points(kept.share)} % of its teacher's score {where}")
     if not said:
         return []
     which = f"{best.name}, the best on test of {len(insight.table.columns)}, keeps"

@@ -92,14 +92,15 @@ def study(
     recipe: RecipeName,
     out: Out,
     settings: Settings = None,
-    dry: Annotated[bool, typer.Option("--dry", help="Only list the runs.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Only list the runs, and their time.")] = False,
 ) -> None:
     """Make every run of a recipe's arms, grid and seeds. Finished runs are not made again."""
     if dry:
-        from headstart.loading import expand, load_recipe
+        from headstart.loading import load_recipe
         from headstart.show import show_lines
+        from headstart.study import outlook
 
-        show_lines(*(name for name, _ in expand(load_recipe(recipe, settings or ()))))
+        show_lines(*outlook(load_recipe(recipe, settings or ()), out))
         return
     from headstart.study import study as run_study
 
@@ -115,6 +116,26 @@ def report(out: Out) -> None:
     from headstart.show import show_lines
 
     show_lines(str(write_report(out)))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Folder of a run, or STUDY:WAY.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    margin: Annotated[float, typer.Option(help="Points below which two are the same.")] = 1.0,
+) -> None:
+    """Hold two ways of making a student against each other, language by language."""
+    from headstart.compare import compare as compare_ways
+    from headstart.compare import comparison_rows
+    from headstart.show import show_lines, show_table
+
+    found = compare_ways(first, second, margin=margin / 100)
+    show_table(*comparison_rows(found))
+    show_lines(
+        f"{found.names[1]} less {found.names[0]}, in points; intervals over seeds "
+        f"{', '.join(map(str, found.seeds[0]))} and {', '.join(map(str, found.seeds[1]))} and "
+        "test rows; p of swapping the answers to a row"
+    )
 
 
 @app.command()
@@ -214,7 +235,9 @@ def show_recipe(recipe: RecipeName, settings: Settings = None) -> None:
 
 
 def _show_next(recipe: str, out: Path, students: Sequence[tuple[str, Path]]) -> None:
-    """Write the page, and say what was made, where it lies, and what to try next."""
+    """Write the page, and say what came out, where it lies, and what to try next."""
+    from headstart.answers import answer
+    from headstart.insight import look_into
     from headstart.report import report as write_report
     from headstart.show import show_lines
 
@@ -222,6 +245,7 @@ def _show_next(recipe: str, out: Path, students: Sequence[tuple[str, Path]]) -> 
     left = len(students) - SHOWN
     show_lines(
         "",
+        *answer(look_into(out)),
         f"The page is {write_report(out)}; the students are ordinary transformers folders:",
         *(f"  {name}  {place}" for name, place in students[:SHOWN]),
         *([f"  and {left} more, in {out / 'runs'}"] if left > 0 else ()),

@@ -197,7 +197,9 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def estimate(recipes: Sequence[Recipe], named: str, text: Text, *, teachers: int = 1) -> str:
+def estimate(
+    recipes: Sequence[Recipe], named: str, text: Text, *, teachers: int = 1
+) -> list[dict[str, float]]:
     """Estimate a study's time before it starts.
 
     Args:
@@ -207,10 +209,10 @@ def estimate(recipes: Sequence[Recipe], named: str, text: Text, *, teachers: int
         teachers: 0 where the teacher is made already.
 
     Returns:
-        One sentence.
+        Seconds of each run by stage; what is shared counts for the first that needs it.
     """
     labels = len(text.corpus.labels)
-    parts: dict[str, float] = {}
+    found: list[dict[str, float]] = []
     starts: set[str] = set()  # each is refitted once
     for i, recipe in enumerate(recipes):
         sizes = plan_sizes(recipe, named, labels=labels)
@@ -219,6 +221,14 @@ def estimate(recipes: Sequence[Recipe], named: str, text: Text, *, teachers: int
         if start in starts:
             stages["refit"] = 0.0
         starts.add(start)
+        found.append(stages)
+    return found
+
+
+def describe(runs: Sequence[Mapping[str, float]]) -> str:
+    """Write the time of runs, as `estimate` gives it, in one sentence."""
+    parts: dict[str, float] = {}
+    for stages in runs:
         for stage, seconds in stages.items():
             parts[stage] = parts.get(stage, 0.0) + seconds
     shares = ", ".join(f"{k} {describe_seconds(v)}" for k, v in parts.items() if v >= 1)

@@ -20,7 +20,7 @@ from headstart.folders import atomic_write
 from headstart.groundwork import check_texts, reads_text
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
-from headstart.plan import estimate
+from headstart.plan import describe, estimate
 from headstart.prepare import open_accelerator
 from headstart.record import Record, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
@@ -114,15 +114,18 @@ def _refuse_many(recipe: Recipe) -> None:
 def _say_how_long(session: Session) -> None:
     """Tell the time that a run will take, unless a study has told it."""
     if session.shared == session.out:
-        say(how_long([session.recipe], session.shared))
+        say(describe(how_long([session.recipe], session.shared)))
 
 
-def how_long(recipes: Sequence[Recipe], shared: Path) -> str:
+def how_long(recipes: Sequence[Recipe], shared: Path) -> list[dict[str, float]]:
     """Estimate the time of runs that share text and teacher, before they start.
 
     Args:
         recipes: The runs that are not done yet; at least one.
         shared: Where teachers are kept.
+
+    Returns:
+        Seconds of each by stage.
     """
     recipe = recipes[0]
     named = recipe.teacher.model or str(base_of(recipe, shared))

@@ -18,7 +18,7 @@ from headstart.folders import claim
 from headstart.groundwork import check_texts
 from headstart.loading import data_of, expand
 from headstart.objectives import needs_features, needs_teacher
-from headstart.plan import Size, estimate, plan_sizes
+from headstart.plan import Size, describe, estimate, plan_sizes
 from headstart.prepare import check_tracker, open_accelerator
 from headstart.reader import read_config, read_selection
 from headstart.stages import add_unlabelled, base_of, job_for, open_text
@@ -288,6 +288,6 @@ def _checked(found: list[Found]) -> Checked:
         leaks=sum(leak.rows for leak in first.corpus.leaks),
         truncated=sum(split.truncated for split in first.splits.values()),
         time="; ".join(
-            estimate(at.runs, at.named, at.text) for at in found if at.named and at.text
+            describe(estimate(at.runs, at.named, at.text)) for at in found if at.named and at.text
         ),
     )

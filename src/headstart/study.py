@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from headstart.board import DONE, ELSEWHERE, LEFT, Board, shown
 from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
 from headstart.loading import expand, load_recipe, to_yaml
-from headstart.record import read_record, read_runs, write_runs
+from headstart.metrics import main_metric
+from headstart.plan import describe
+from headstart.record import read_record, write_runs
 from headstart.run import SHARED, how_long, run, run_signature
 
 if TYPE_CHECKING:
@@ -48,6 +52,73 @@ def study(
         )
     recipe = load_recipe(recipe, overrides)
     out = Path(out)
+    _refuse_taken(out)
+    atomic_write(out / "study.yaml", to_yaml(recipe))
+    with FileLock(out / ".lock"):  # the base is written by one process
+        planned = plan_runs(recipe, out)
+        write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])
+    waiting = [one for one in planned if not one.is_done]
+    board = Board({one.name: DONE if one.is_done else LEFT for one in planned}, {})
+    if waiting:
+        times = how_long([one.recipe for one in waiting], out)
+        say(f"{len(waiting)} of {len(planned)} runs to make: {describe(times)}")
+        spent = {one.name: sum(t.values()) for one, t in zip(waiting, times, strict=True)}
+        board = Board(board.states, spent)
+    with shown(board):
+        while waiting:
+            left = [one for one in waiting if not _attempt(one, board, shared=out)]
+            if len(left) == len(waiting):
+                time.sleep(5)  # another process is at work on all that is left
+            waiting = left
+    return [
+        replace(read_record(one.place / "record.json"), name=one.recipe.name) for one in planned
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of a study, made or not."""
+
+    name: str
+    recipe: Recipe
+    key: str
+    place: Path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its record is there."""
+        return (self.place / "record.json").exists()
+
+
+def plan_runs(recipe: Recipe, out: Path) -> list[Planned]:
+    """List the runs of a study, in the recipe's order."""
+    named = [(name, one, run_signature(one, out)) for name, one in expand(recipe)]
+    return [Planned(name, one, key, out / "runs" / key) for name, one, key in named]
+
+
+def outlook(recipe: Recipe, out: Path) -> list[str]:
+    """Say what a study would make, and how long that takes; nothing is written to its folder.
+
+    Args:
+        recipe: With arms, grid or seeds.
+        out: The study's folder, whether it is there or not.
+    """
+    names = [name for name, _ in expand(recipe)]
+    try:
+        with TemporaryDirectory() as folder:
+            planned = plan_runs(recipe, out if out.exists() else Path(folder))
+            waiting = [one for one in planned if not one.is_done]
+            told = "nothing to make"
+            if waiting:
+                told = describe(how_long([one.recipe for one in waiting], out))
+    except HeadstartError as fault:
+        return [*names, f"time: not known: {fault.what} ({fault.where})"]
+    states = [f"{one.name}  done" if one.is_done else one.name for one in planned]
+    return [*states, f"{len(waiting)} of {len(planned)} runs to make: {told}"]
+
+
+def _refuse_taken(out: Path) -> None:
+    """Refuse a folder that holds something else."""
     if (out / "recipe.yaml").exists():
         raise HeadstartError(
             "the output folder holds a single run",
@@ -63,37 +134,29 @@ def study(
                 where=str(out),
                 way_out="choose an empty or a new folder",
             )
-    atomic_write(out / "study.yaml", to_yaml(recipe))
-    with FileLock(out / ".lock"):  # the base is written by one process
-        named = [(name, one, run_signature(one, out)) for name, one in expand(recipe)]
-        write_runs(out / "runs.json", [(one.name, key) for _, one, key in named])
-    waiting = [(name, one, out / "runs" / key) for name, one, key in named]
-    waiting = [entry for entry in waiting if not (entry[2] / "record.json").exists()]
-    if waiting:
-        time_left = how_long([one for _, one, _ in waiting], out)
-        say(f"{len(waiting)} of {len(named)} runs to make: {time_left}")
-    while waiting:
-        left = [entry for entry in waiting if not _attempt(*entry, shared=out, of=len(named))]
-        if len(left) == len(waiting):
-            time.sleep(5)  # another process is at work on all that is left
-        waiting = left
-    return [
-        replace(read_record(out / "runs" / key / "record.json"), name=one.name)
-        for _, one, key in named
-    ]
 
 
-def _attempt(name: str, recipe: Recipe, place: Path, *, shared: Path, of: int) -> bool:
+def _attempt(one: Planned, board: Board, *, shared: Path) -> bool:
     """Make one run, unless it is done or another process is at it."""
-    if (place / "record.json").exists():
+    if one.is_done:
+        if board.states[one.name] != DONE:
+            board.states[one.name] = DONE
+            board.notes[one.name] = ELSEWHERE
         return True
-    place.parent.mkdir(parents=True, exist_ok=True)
+    one.place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(place.with_suffix(".lock"), timeout=0):
-            keys = [key for _, key in read_runs(shared / "runs.json")]
-            done = sum((place.parent / key / "record.json").exists() for key in keys)
-            say(f"[{done + 1} of {of}] {name}")
-            run(recipe, place, shared=shared)
+        with FileLock(one.place.with_suffix(".lock"), timeout=0):
+            board.start(one.name)
+            say(f"[{[*board.states.values()].count(DONE) + 1} of {len(board.states)}] {one.name}")
+            record = run(one.recipe, one.place, shared=shared)
+            board.finish(one.name, _came_out(record))
     except Timeout:
         return False
     return True
+
+
+def _came_out(record: Record) -> str:
+    """Say a run's score on test: of the languages trained on, and of zero-shot ones."""
+    metric = main_metric(record.task)
+    kinds = (record.summary["student"][kind] for kind in ("trained_on", "zero_shot"))
+    return " / ".join(f"{100 * scores[metric]:.1f}" for scores in kinds if scores)

@@ -1,0 +1,100 @@
+"""How a study stands, on the terminal: what is done, what runs, what is left, and until when."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from headstart.console import console, leads
+from headstart.plan import describe_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+SHOWN = 12  # runs; of more, those around the one that is being made
+LEFT, RUNNING, DONE, ELSEWHERE = "left", "running", "done", "made by another process"
+
+
+@dataclass(slots=True)
+class Board:
+    """The state of every run of a study.
+
+    Args:
+        states: Under each run's name.
+        expected: Seconds of each run that is not done, as estimated before.
+    """
+
+    states: dict[str, str]
+    expected: Mapping[str, float]
+    notes: dict[str, str] = field(default_factory=dict[str, str])
+    began: dict[str, float] = field(default_factory=dict[str, float])
+    spent: float = 0.0  # seconds of the runs made here
+    planned: float = 0.0  # seconds that were expected of them
+
+    def start(self, name: str) -> None:
+        """Note that a run is being made."""
+        self.states[name] = RUNNING
+        self.began[name] = time.monotonic()
+
+    def finish(self, name: str, note: str) -> None:
+        """Note that a run is done, and what came out."""
+        self.states[name], self.notes[name] = DONE, note
+        self.spent += time.monotonic() - self.began[name]
+        self.planned += self.expected.get(name, 0.0)
+
+    def seconds_left(self) -> float:
+        """Estimate the time to the end, from the pace of the runs made here."""
+        pace = self.spent / self.planned if self.planned else 1.0
+        left = pace * sum(
+            self.expected.get(name, 0.0)
+            for name, state in self.states.items()
+            if state in (LEFT, RUNNING)
+        )
+        running = [name for name, state in self.states.items() if state == RUNNING]
+        gone = sum(time.monotonic() - self.began[name] for name in running)
+        return max(left - gone, 0.0)
+
+    def summary(self) -> str:
+        """Say how many runs are in which state, and when all are done."""
+        counts = {state: [*self.states.values()].count(state) for state in (DONE, RUNNING, LEFT)}
+        told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+        if counts[DONE] == len(self.states):
+            return told
+        left = self.seconds_left()
+        end = datetime.now().astimezone() + timedelta(seconds=left)
+        return f"{told}; about {describe_seconds(left)} to go, until {end:%a %H:%M}"
+
+    def __rich__(self) -> Group:
+        """Draw the table."""
+        table = Table(box=None, pad_edge=False)
+        table.add_column("run")
+        table.add_column("state")
+        table.add_column("trained on / zero-shot", justify="right")
+        names = list(self.states)
+        now = next((i for i, name in enumerate(names) if self.states[name] == RUNNING), 0)
+        first = max(min(now - SHOWN // 2, len(names) - SHOWN), 0)
+        for name in names[first : first + SHOWN]:
+            note = self.notes.get(name, "")
+            if self.states[name] == RUNNING:
+                note = describe_seconds(time.monotonic() - self.began[name])
+            style = {DONE: "green", RUNNING: "bold"}.get(self.states[name], "dim")
+            table.add_row(Text(name), Text(self.states[name], style=style), Text(note))
+        return Group(table, Text(self.summary()))
+
+
+@contextmanager
+def shown(board: Board) -> Generator[None]:
+    """Keep the table below all other output while a block runs; nothing where there is none."""
+    if not (leads() and console.is_terminal):
+        yield
+        return
+    with Live(board, console=console, refresh_per_second=2):
+        yield

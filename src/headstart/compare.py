@@ -1,0 +1,184 @@
+"""Two ways of making a student, held against each other on the same test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headstart.answers import points
+from headstart.checking import nearest
+from headstart.errors import HeadstartError
+from headstart.evidence import gather_counts, read_seen
+from headstart.insight import place_of
+from headstart.record import Record, read_record
+from headstart.stats import Bootstrap, Estimate, holm, permutation_p
+from headstart.tables import column_name, read_records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from headstart.evidence import Seen
+
+    Floats = NDArray[np.float64]
+    Runs = Sequence[tuple[Path, Record]]
+
+WAYS = ("the first", "the second")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One language, or the mean over a kind of languages.
+
+    Args:
+        label: The language, or the mean's name.
+        scores: Of the first and of the second way.
+        gain: The second's score less the first's.
+        p: Of the paired permutation test; None for a mean.
+        adjusted: The same, adjusted for the number of languages.
+    """
+
+    label: str
+    scores: tuple[float, float]
+    gain: Estimate
+    p: float | None = None
+    adjusted: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two ways differ by.
+
+    Args:
+        names: Of the two.
+        seeds: Of each.
+        rows: Languages in the order of the recipe, then the means.
+        margin: Differences below it count as none.
+    """
+
+    names: tuple[str, str]
+    seeds: tuple[tuple[int, ...], tuple[int, ...]]
+    rows: tuple[Row, ...]
+    margin: float
+
+    def verdict(self, row: Row) -> str:
+        """Say what a difference comes to."""
+        interval = row.gain.interval()
+        if interval is None:
+            return "one seed: unknown over seeds"
+        beyond = row.gain.beyond(self.margin)
+        if beyond is not None and beyond < 0.05:
+            return f"equivalent within {100 * self.margin:g}"
+        if interval[0] > 0:
+            return f"{self.names[1]} is better"
+        return f"{self.names[0]} is better" if interval[1] < 0 else "undecided"
+
+
+def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> Comparison:
+    """Compare two ways of making a student, language by language.
+
+    Args:
+        first: Folder of a run; or of a study, with a colon and the name of one of its ways.
+        second: The other.
+        margin: Differences below it count as none; a share of 1.
+        seed: Of the draws.
+
+    Returns:
+        Scores and differences with their intervals; p-values of paired permutation tests, and
+        those adjusted by Holm.
+
+    Raises:
+        HeadstartError: There is no such run, the two were tested on other rows, or their
+            predictions are not there.
+    """
+    if not 0 < margin < 1:
+        raise HeadstartError(
+            f"a margin of {100 * margin:g} points", where="--margin", way_out="give 0.1 to 99"
+        )
+    both = [find_runs(named) for named in (first, second)]
+    counts = gather_counts({way: _seen(runs) for way, runs in zip(WAYS, both, strict=True)})
+    bootstrap = Bootstrap(counts, seed=seed)
+    rng = np.random.default_rng(seed)
+    p = [permutation_p(*(counts[way][x] for way in WAYS), rng=rng) for x in bootstrap.languages]
+    tests = [*zip(p, holm(p), strict=True)]
+    groups = _groups(both[0][0][1], bootstrap.languages)
+
+    def three(a: Floats, b: Floats) -> Floats:
+        first, second = (np.stack([x[rows].mean(0) for rows in groups.values()]) for x in (a, b))
+        return np.concatenate([first, second, second - first])
+
+    found = bootstrap.estimate(WAYS, three)
+    rows: list[Row] = []
+    for i, label in enumerate(groups):
+        a, b, gain = found[i :: len(groups)]
+        told = tests[i] if i < len(tests) else (None, None)
+        rows.append(Row(label, (a.value, b.value), gain, *told))
+    names = [_name(named, runs[0][1]) for named, runs in zip((first, second), both, strict=True)]
+    seeds = [tuple(record.seed for _, record in runs) for runs in both]
+    return Comparison((names[0], names[1]), (seeds[0], seeds[1]), tuple(rows), margin)
+
+
+def find_runs(named: str) -> Runs:
+    """Find the runs that a text names: folders and records, one a seed.
+
+    Raises:
+        HeadstartError: There are none, or those of several ways.
+    """
+    folder, _, way = named.rpartition(":")
+    if not folder or not Path(folder).is_dir():
+        folder, way = named, ""
+    if (Path(folder) / "record.json").exists():
+        return [(Path(folder), read_record(Path(folder) / "record.json"))]
+    records = read_records(folder)
+    ways = dict.fromkeys(column_name(record) for record in records)
+    if len(ways) > 1 and way not in ways:
+        raise HeadstartError(
+            f"the study has no way {way!r}" if way else f"the study has {len(ways)} ways",
+            where=named,
+            way_out=f"write {folder}:WAY; {nearest(way, ways)}",
+        )
+    way = way or next(iter(ways))
+    return [(place_of(Path(folder), r), r) for r in records if column_name(r) == way]
+
+
+def _seen(runs: Runs) -> list[tuple[int, Mapping[str, Seen]]]:
+    found: list[tuple[int, Mapping[str, Seen]]] = []
+    for place, record in runs:
+        seen = read_seen(place, record)
+        if not seen:
+            raise HeadstartError(
+                "its predictions are not there",
+                where=str(place),
+                way_out="make the run again with this version of headstart",
+            )
+        found.append((record.seed, seen))
+    return found
+
+
+def _groups(record: Record, languages: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """List what is compared: each language, and both kinds of them; as places in `languages`."""
+    groups = {language: np.array([i]) for i, language in enumerate(languages)}
+    for label, some in (("trained on", record.languages), ("zero-shot", record.zero_shot)):
+        rows = np.flatnonzero([language in some for language in languages])
+        if len(rows):
+            groups[f"mean, {label}"] = rows
+    return groups
+
+
+def _name(named: str, record: Record) -> str:
+    return column_name(record) if record.name != "run" else Path(named).name
+
+
+def comparison_rows(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Write a comparison as a table: its head, and a row a language."""
+    head = ["language", *found.names, "difference (95 %)", "p", "p, Holm", ""]
+    rows: list[list[str]] = []
+    for row in found.rows:
+        scores = [f"{100 * score:.1f}" for score in row.scores]
+        p = ["" if p is None else f"{p:.4f}" for p in (row.p, row.adjusted)]
+        rows.append([row.label, *scores, points(row.gain, sign=True), *p, found.verdict(row)])
+    return head, rows

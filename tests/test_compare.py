@@ -1,0 +1,109 @@
+"""Two ways held against each other: paired, with p-values adjusted for the languages."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fake import GRID, TEACHER, Arm, write_study
+from headstart.compare import compare, comparison_rows, find_runs
+from headstart.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headstart.compare import Comparison
+
+ARMS = {**GRID, "twin": Arm(0.95), "far": Arm(0.3)}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("study") / "tiny", ARMS)
+
+
+def row_of(found: Comparison, label: str) -> tuple[float, float]:
+    (row,) = [row for row in found.rows if row.label == label]
+    return row.scores
+
+
+def test_scores_and_differences_are_the_records(out: Path) -> None:
+    found = compare(f"{out}:base-mse", f"{out}:teacher-mse")
+    runs = [find_runs(f"{out}:{way}") for way in ("base-mse", "teacher-mse")]
+    for row in found.rows[: len(TEACHER)]:
+        means = [
+            sum(r.scores["student"]["test"][row.label]["accuracy"] for _, r in some) / len(some)
+            for some in runs
+        ]
+        assert row.scores == pytest.approx(means)
+        assert row.gain.value == pytest.approx(means[1] - means[0])
+    trained = [row.gain.value for row in found.rows[:3]]
+    (mean,) = [row for row in found.rows if row.label == "mean, trained on"]
+    assert mean.gain.value == pytest.approx(sum(trained) / 3)
+    assert [row.label for row in found.rows[-2:]] == ["mean, trained on", "mean, zero-shot"]
+
+
+def test_a_real_difference_is_found_and_a_twin_has_none(out: Path) -> None:
+    found = compare(f"{out}:far", f"{out}:teacher-mse")
+    assert all(found.verdict(row) == "teacher-mse is better" for row in found.rows)
+    assert all(row.p == 1 / 10_000 for row in found.rows if row.p is not None)
+    turned = compare(f"{out}:teacher-mse", f"{out}:far")
+    assert all(turned.verdict(row) == "teacher-mse is better" for row in turned.rows)
+    same = compare(f"{out}:twin", f"{out}:twin")
+    assert all(same.verdict(row) == "equivalent within 1" for row in same.rows)
+    assert all(row.p == row.adjusted == 1 for row in same.rows if row.p is not None)
+
+
+def test_p_values_know_how_many_languages_there_are(out: Path) -> None:
+    found = compare(f"{out}:teacher-mse", f"{out}:twin")
+    languages = [row for row in found.rows if row.p is not None and row.adjusted is not None]
+    least = min(languages, key=lambda row: row.p or 1)
+    assert len(languages) == len(TEACHER)
+    assert least.adjusted == pytest.approx(min((least.p or 0) * len(TEACHER), 1))
+
+
+def test_a_wide_margin_makes_more_equivalent(out: Path) -> None:
+    wide = compare(f"{out}:teacher-mse", f"{out}:twin", margin=0.2)
+    assert {wide.verdict(row) for row in wide.rows} == {"equivalent within 20"}
+
+
+def test_two_folders_of_runs_compare_with_one_seed(out: Path) -> None:
+    first, second = (find_runs(f"{out}:{way}")[0][0] for way in ("base-mse", "teacher-mse"))
+    found = compare(str(first), str(second))
+    assert found.seeds == ((0,), (0,))
+    assert {found.verdict(row) for row in found.rows} == {"one seed: unknown over seeds"}
+    head, rows = comparison_rows(found)
+    assert head[:3] == ["language", "base-mse", "teacher-mse"]
+    assert all("(" not in row[3] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ("", "the study has 8 ways"),
+        (":teacher-mze", "the study has no way 'teacher-mze'"),
+    ],
+)
+def test_a_way_must_be_named(out: Path, way: str, says: str) -> None:
+    with pytest.raises(HeadstartError, match=says) as caught:
+        compare(f"{out}{way}", f"{out}:twin")
+    if way:
+        assert "did you mean 'teacher-mse'" in caught.value.way_out
+
+
+def test_what_cannot_be_compared_is_refused(out: Path, tmp_path: Path) -> None:
+    other = write_study(tmp_path / "other", {"only": Arm(0.9)}, examples=50)
+    with pytest.raises(HeadstartError, match="not tested on the rows"):
+        compare(f"{out}:twin", str(other))
+    bare = write_study(tmp_path / "bare", {"only": Arm(0.9)}, predictions=False)
+    with pytest.raises(HeadstartError, match="predictions are not there"):
+        compare(f"{out}:twin", str(bare))
+    with pytest.raises(HeadstartError, match="no finished run"):
+        compare(f"{out}:twin", str(tmp_path / "nowhere"))
+    with pytest.raises(HeadstartError, match="a margin of 0 points"):
+        compare(f"{out}:twin", f"{out}:twin", margin=0)
+    shutil.rmtree(other / "runs")
+    with pytest.raises(HeadstartError, match="no finished run"):
+        compare(str(other), f"{out}:twin")
