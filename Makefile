@@ -19,7 +19,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install torch==2.13.0
-	$(BIN)/pip install -c constraints.txt -e '.[dev,quickstart]'
+	$(BIN)/pip install -c constraints.txt -e '.[cluster,dev,quickstart]'
 	touch $(READY)
 
 check: lint types test

@@ -35,7 +35,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         evaluate teacher train tune stages groundwork starts repair""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
-    "studies": ("results plan board run study steps", ""),
+    "studies": ("results plan board run study cluster steps", ""),
     "face": (
         "charts report show verbs cli __init__ __main__",
         "jinja2 markupsafe altair vl_convert typer",

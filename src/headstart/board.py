@@ -36,6 +36,7 @@ class Board:
     expected: Mapping[str, float]
     notes: dict[str, str] = field(default_factory=dict[str, str])
     began: dict[str, float] = field(default_factory=dict[str, float])
+    workers: int = 1  # runs that are made at a time
     spent: float = 0.0  # seconds of the runs made here
     planned: float = 0.0  # seconds that were expected of them
 
@@ -44,10 +45,10 @@ class Board:
         self.states[name] = RUNNING
         self.began[name] = time.monotonic()
 
-    def finish(self, name: str, note: str) -> None:
-        """Note that a run is done, and what came out."""
+    def finish(self, name: str, note: str, seconds: float | None = None) -> None:
+        """Note that a run is done, what came out, and what it took, where that is known better."""
         self.states[name], self.notes[name] = DONE, note
-        self.spent += time.monotonic() - self.began[name]
+        self.spent += time.monotonic() - self.began[name] if seconds is None else seconds
         self.planned += self.expected.get(name, 0.0)
 
     def seconds_left(self) -> float:
@@ -60,7 +61,7 @@ class Board:
         )
         running = [name for name, state in self.states.items() if state == RUNNING]
         gone = sum(time.monotonic() - self.began[name] for name in running)
-        return max(left - gone, 0.0)
+        return max(left - gone, 0.0) / self.workers
 
     def summary(self) -> str:
         """Say how many runs are in which state, and when all are done."""

@@ -91,8 +91,13 @@ def run(
 def study(
     recipe: RecipeName,
     out: Out,
+    address: Annotated[
+        str | None, typer.Argument(help="With --ray: of a running cluster; else one is started.")
+    ] = None,
     settings: Settings = None,
     dry: Annotated[bool, typer.Option("--dry", help="Only list the runs, and their time.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Make the runs on a Ray cluster.")] = False,
+    cpus: Annotated[float, typer.Option(help="With --ray: processors of each run.")] = 1,
 ) -> None:
     """Make every run of a recipe's arms, grid and seeds. Finished runs are not made again."""
     if dry:
@@ -102,9 +107,18 @@ def study(
 
         show_lines(*outlook(load_recipe(recipe, settings or ()), out))
         return
+    if address is not None and not ray:
+        raise HeadstartError(
+            f"{address} is one folder too many", where="headstart study", way_out="say --ray, too"
+        )
     from headstart.study import study as run_study
 
-    records = run_study(recipe, out, overrides=settings or ())
+    engine = None
+    if ray:
+        from headstart.cluster import OnRay
+
+        engine = OnRay(address, cpus)
+    records = run_study(recipe, out, overrides=settings or (), engine=engine)
     _show_records(records)
     _show_next(recipe, out, [(r.name, out / "runs" / r.signature / "student") for r in records])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 
 
 def study(
-    recipe: str | Path | Recipe, out: str | Path, *, overrides: Sequence[str] = ()
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    engine: Engine | None = None,
 ) -> list[Record]:
     """Make every run that is not done yet; several processes may share the folder.
 
@@ -37,6 +42,8 @@ def study(
         recipe: A recipe with arms, grid or seeds; a file, or the name of a shipped one.
         out: The study's folder; runs lie in `runs/<signature>/`.
         overrides: `key.path=value` settings.
+        engine: Makes the runs that are not done, and tells the board; None makes one after the
+            other here.
 
     Returns:
         The records of all runs, in the order of the recipe.
@@ -58,18 +65,12 @@ def study(
         planned = plan_runs(recipe, out)
         write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])
     waiting = [one for one in planned if not one.is_done]
-    board = Board({one.name: DONE if one.is_done else LEFT for one in planned}, {})
     if waiting:
         times = how_long([one.recipe for one in waiting], out)
         say(f"{len(waiting)} of {len(planned)} runs to make: {describe(times)}")
         spent = {one.name: sum(t.values()) for one, t in zip(waiting, times, strict=True)}
-        board = Board(board.states, spent)
-    with shown(board):
-        while waiting:
-            left = [one for one in waiting if not _attempt(one, board, shared=out)]
-            if len(left) == len(waiting):
-                time.sleep(5)  # another process is at work on all that is left
-            waiting = left
+        states = {one.name: DONE if one.is_done else LEFT for one in planned}
+        (engine or one_by_one)(waiting, Board(states, spent), out)
     return [
         replace(read_record(one.place / "record.json"), name=one.recipe.name) for one in planned
     ]
@@ -88,6 +89,20 @@ class Planned:
     def is_done(self) -> bool:
         """Whether its record is there."""
         return (self.place / "record.json").exists()
+
+
+Engine = Callable[["Sequence[Planned]", Board, Path], None]
+"""Makes runs: gets those that are not done, the board to tell, and the study's folder."""
+
+
+def one_by_one(waiting: Sequence[Planned], board: Board, shared: Path) -> None:
+    """Make the runs that no other process makes, one after the other; wait for the others."""
+    with shown(board):
+        while waiting:
+            left = [one for one in waiting if not _attempt(one, board, shared=shared)]
+            if len(left) == len(waiting):
+                time.sleep(5)  # another process is at work on all that is left
+            waiting = left
 
 
 def plan_runs(recipe: Recipe, out: Path) -> list[Planned]:
@@ -149,13 +164,13 @@ def _attempt(one: Planned, board: Board, *, shared: Path) -> bool:
             board.start(one.name)
             say(f"[{[*board.states.values()].count(DONE) + 1} of {len(board.states)}] {one.name}")
             record = run(one.recipe, one.place, shared=shared)
-            board.finish(one.name, _came_out(record))
+            board.finish(one.name, came_out(record))
     except Timeout:
         return False
     return True
 
 
-def _came_out(record: Record) -> str:
+def came_out(record: Record) -> str:
     """Say a run's score on test: of the languages trained on, and of zero-shot ones."""
     metric = main_metric(record.task)
     kinds = (record.summary["student"][kind] for kind in ("trained_on", "zero_shot"))

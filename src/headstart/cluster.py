@@ -1,0 +1,169 @@
+"""A study on a Ray cluster: each run is a task, and its record the same as elsewhere.
+
+All machines must see the study's folder at the same place. A worker that dies is replaced, and
+its run goes on from the state that it left; a driver that dies is started again with the same
+command.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from filelock import FileLock
+
+from headstart.board import shown
+from headstart.document import parse
+from headstart.errors import HeadstartError
+from headstart.loading import load_recipe, to_yaml
+from headstart.plan import plan_sizes
+from headstart.record import read_record
+from headstart.run import run
+from headstart.stages import base_of
+from headstart.study import came_out
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from headstart.board import Board
+    from headstart.study import Planned
+
+REACH = 5.0  # seconds to wait for a cluster; Ray itself tries for minutes
+RETRIES = 3  # of a run whose worker died
+ROOM = 1_500_000_000  # bytes that a run takes beside its models: libraries, text, activations
+COPIES = 5  # of a student's weights in training: gradients, two moments, the best so far
+
+
+@dataclass(frozen=True, slots=True)
+class OnRay:
+    """Makes the runs of a study on a cluster; give it to `study` as its engine.
+
+    Args:
+        address: Of a running cluster; None starts one on this machine.
+        cpus: Processors of each run, which are its threads; where the cluster has accelerators,
+            each run gets one.
+    """
+
+    address: str | None = None
+    cpus: float = 1
+
+    def __call__(self, waiting: Sequence[Planned], board: Board, shared: Path) -> None:
+        """Make the runs that are not done.
+
+        Raises:
+            HeadstartError: Ray is not installed, or no machine can take a run; else the first
+                fault of any run, when all that had begun are done.
+        """
+        ray = _connect(self.address)
+        try:
+            with shown(board):
+                _Driver(ray, self.cpus, board, shared).work([*waiting])
+        finally:
+            ray.shutdown()
+
+
+class _Driver:
+    """Hands runs to the cluster, as many at a time as it has room for."""
+
+    def __init__(self, ray: Any, cpus: float, board: Board, shared: Path) -> None:  # noqa: ANN401
+        self.ray, self.cpus, self.board, self.shared = ray, cpus, board, shared
+        self.gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        self.task = ray.remote(num_cpus=cpus, num_gpus=self.gpus, max_retries=RETRIES)(_make)
+
+    def work(self, waiting: list[Planned]) -> None:
+        fault: HeadstartError | None = None
+        tasks: dict[Any, Planned] = {}
+        while tasks or (waiting and fault is None):
+            while waiting and fault is None and len(tasks) < self.slots():
+                one = waiting.pop(0)
+                tasks[self.submit(one)] = one
+            (done, *_), _ = self.ray.wait([*tasks], num_returns=1)
+            one = tasks.pop(done)
+            try:
+                seconds = self.ray.get(done)
+            except HeadstartError as found:
+                fault = fault or getattr(found, "cause", found)
+            except self.ray.exceptions.RayError as found:
+                fault = fault or _lost(one, found)
+            else:
+                record = read_record(one.place / "record.json")
+                self.board.finish(one.name, came_out(record), seconds)
+        if fault is not None:
+            raise fault
+
+    def slots(self) -> int:
+        """Count the runs that the cluster has room for at once, and tell the board."""
+        has = self.ray.cluster_resources()
+        room = has.get("CPU", 0) // self.cpus
+        if self.gpus:
+            room = min(room, has.get("GPU", 0))
+        self.board.workers = max(int(room), 1)
+        return self.board.workers
+
+    def submit(self, one: Planned) -> Any:  # noqa: ANN401
+        named = one.recipe.teacher.model or str(base_of(one.recipe, self.shared))
+        teacher, student = plan_sizes(one.recipe, named)
+        memory = teacher.bytes + COPIES * student.bytes + ROOM
+        self.check_room(memory)
+        self.board.start(one.name)
+        return self.task.options(name=one.name, memory=memory).remote(
+            to_yaml(one.recipe), str(one.place.absolute()), str(self.shared.absolute())
+        )
+
+    def check_room(self, memory: int) -> None:
+        """Refuse a run that would wait for ever."""
+        machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        if not any(m.get("CPU", 0) >= self.cpus and m.get("memory", 0) >= memory for m in machines):
+            most = max((m.get("memory", 0) for m in machines), default=0)
+            raise HeadstartError(
+                f"no machine of the cluster has {self.cpus:g} processors and {memory / 1e9:.1f} GB "
+                f"for a run; the largest has {most / 1e9:.1f} GB",
+                where="headstart study --ray",
+                way_out="ask for fewer processors with --cpus, or add a larger machine",
+            )
+
+
+def _make(recipe: str, place: str, shared: str) -> float:
+    """Make one run in a worker; return its seconds."""
+    began = time.monotonic()
+    with FileLock(Path(place).with_suffix(".lock")):
+        if not (Path(place) / "record.json").exists():
+            tree = cast("dict[str, object]", parse(recipe, where=place))
+            run(load_recipe(tree), place, shared=Path(shared))
+    return time.monotonic() - began
+
+
+def _connect(address: str | None) -> Any:  # noqa: ANN401
+    """Load Ray, and reach a cluster."""
+    if find_spec("ray") is None:
+        raise HeadstartError(
+            "Ray is not installed",
+            where="headstart study --ray",
+            way_out="pip install 'headstart[cluster]'",
+        )
+    host, _, port = (address or "").rpartition(":")
+    try:
+        if host and port.isdigit() and "://" not in host:
+            socket.create_connection((host, int(port)), timeout=REACH).close()
+        ray = import_module("ray")
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as fault:
+        raise HeadstartError(
+            f"no cluster can be reached: {str(fault).splitlines()[0]}",
+            where=f"address {address}",
+            way_out="start one with `ray start --head`, or leave the address out",
+        ) from fault
+    return ray
+
+
+def _lost(one: Planned, fault: Exception) -> HeadstartError:
+    return HeadstartError(
+        f"run {one.name} was lost {RETRIES + 1} times: {str(fault).strip().splitlines()[0]}",
+        where=str(one.place),
+        way_out="look whether its machine has enough memory, then start the study again",
+    )

@@ -1,0 +1,51 @@
+"""A study that is killed again and again ends with the records of an undisturbed one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from headstart.loading import to_yaml
+from headstart.study import study
+from test_cluster import law_same_records
+from world import world
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARMS = {
+    "copied": {"init.source": "teacher"},
+    "refitted": {"init.refit": {"tokens": 400}},
+    "fresh": {"init.source": "scratch"},
+}
+KILLS = 10
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_ten_moments_gives_the_same_records(tmp_path: Path) -> None:
+    recipe = world(tmp_path / "world", arms=ARMS, seeds=[0, 1])
+    began = time.monotonic()
+    expected = study(recipe, tmp_path / "undisturbed")
+    whole = time.monotonic() - began
+    (tmp_path / "r.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    command = [sys.executable, "-m", "headstart", "study", "r.yaml", "out"]
+    rng, killed = np.random.default_rng(0), 0
+    while killed < KILLS:
+        made = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=-3)
+        try:  # loading takes seconds, too: moments in all of a run's stages are wanted
+            made.wait(timeout=4 + rng.random() * whole / 3)
+        except subprocess.TimeoutExpired:
+            os.kill(made.pid, signal.SIGKILL)
+            made.wait()
+            killed += 1
+        else:  # the study was done: begin another in the same folder, from the next moment on
+            for run in (tmp_path / "out" / "runs").iterdir():
+                (run / "record.json").unlink(missing_ok=True)
+    law_same_records(study(recipe, tmp_path / "out"), expected)
