@@ -30,6 +30,7 @@ BASE: dict[str, object] = {
     "teacher": {"base": "encoder", "finetune": {"learning_rate": "auto"}},
 }
 TRAINING: Mapping[str, object] = {
+    "languages": ["en"],
     "epochs": 2.0,
     "max_steps": 7,
     "learning_rate": 1e-5,

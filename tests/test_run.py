@@ -17,7 +17,7 @@ from headstart import packed
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.recipe import Term
-from headstart.record import Record, read_record
+from headstart.record import Record, read_record, remarks
 from headstart.report import report
 from headstart.run import run, run_signature
 from headstart.selection import Selection
@@ -159,6 +159,29 @@ def test_a_given_teacher_equals_the_one_made_here(
 def test_every_source_runs(recipe: Recipe, out: Path, tmp_path: Path, source: str) -> None:
     record = run(apply(recipe, {"init.source": source}), tmp_path / source, shared=out)
     assert record.source == source
+
+
+def test_a_student_may_learn_from_some_languages_only(
+    recipe: Recipe, out: Path, tmp_path: Path
+) -> None:
+    """Rows of the others are neither learned from nor chosen on, and the teacher is the same."""
+    whole = read_record(out / "record.json")
+    record = run(apply(recipe, {"train.languages": ["bb"]}), tmp_path / "out", shared=out)
+    assert record.learned_from == ("bb",)
+    assert record.languages == whole.languages
+    assert {*record.scores["student"]["dev"]} == {*record.scores["teacher"]["dev"]} == {"bb"}
+    assert {*record.scores["student"]["test"]} == {"aa", "bb", "cc"}
+    assert record.fingerprints["teacher"] == whole.fingerprints["teacher"]
+    assert record.curve[-1]["tokens"] < whole.curve[-1]["tokens"]
+    assert "Learned from bb alone: all other languages are zero-shot for it." in remarks(record)
+    taught = run(
+        apply(recipe, {"teacher.finetune.languages": ["aa"], "train.max_steps": 0}),
+        tmp_path / "other",
+    )
+    assert taught.fingerprints["teacher"] != whole.fingerprints["teacher"]
+    for key in ("train.languages", "teacher.finetune.languages"):
+        with pytest.raises(HeadstartError, match=r"xx are not in data\.languages"):
+            apply(recipe, {key: ["aa", "xx"]})
 
 
 def test_tagging_runs(tmp_path: Path) -> None:

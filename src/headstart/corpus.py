@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError, combine
@@ -249,3 +250,12 @@ def epoch_order(languages: Ints, alpha: float, rng: np.random.Generator) -> Ints
         rounds = [rng.permutation(rows) for _ in range(-(-count // size))]
         drawn.append(np.concatenate([*rounds, rows[:0]])[:count])
     return rng.permutation(np.concatenate(drawn))
+
+
+def narrowed(corpus: Corpus, learned: Sequence[str] | None) -> Corpus:
+    """Leave train and dev to some languages; None leaves all of it as it is."""
+    if learned is None:
+        return corpus
+    kept = pc.field("language").isin([*learned])
+    splits = {k: v if k == "test" else v.filter(kept) for k, v in corpus.splits.items()}
+    return replace(corpus, splits=splits)

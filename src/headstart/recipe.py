@@ -228,6 +228,16 @@ class Recipe(Part):
             raise ValueError(f"corpus {data.corpus!r} is for {wanted}, but task is {task}")
         return data
 
+    @field_validator("train", "teacher")
+    @classmethod
+    def _languages_are_there(cls, part: Train | Teacher, info: ValidationInfo) -> Train | Teacher:
+        data = info.data.get("data")
+        train = part.finetune if isinstance(part, Teacher) else part
+        there = data.languages if isinstance(data, Data) else (train.languages or ())
+        if missing := [code for code in train.languages or () if code not in there]:
+            raise ValueError(f"languages {', '.join(missing)} are not in data.languages")
+        return part
+
     @field_validator("train")
     @classmethod
     def _text_has_an_answer(cls, train: Train, info: ValidationInfo) -> Train:

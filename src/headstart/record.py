@@ -67,6 +67,7 @@ class Record:
         truncated: Words that the maximum length cuts off, per split.
         stray_inside: Tags `I-` that continue nothing, per language.
         teacher_curve: The teacher's, where it was fine-tuned here; as `curve`.
+        learned_from: Languages whose rows the student learned from; none stands for all.
         text_left_out: Unlabelled texts that stand in dev or test too, and were not read.
         refit: What became of each map and norm: name, ridge (None: left as it was), and the share
             of the teacher's variance that is unexplained, before and after, on the text that was
@@ -100,6 +101,7 @@ class Record:
     stray_inside: Mapping[str, int] = field(default_factory=dict[str, int])
     teacher_curve: tuple[Mapping[str, float | None], ...] = ()
     text_left_out: int = 0
+    learned_from: tuple[str, ...] = ()
     refit: tuple[Mapping[str, object], ...] = ()
 
     def to_json(self) -> str:
@@ -142,6 +144,7 @@ class Record:
 
 _TUPLES = frozenset(
     {"labels", "languages", "zero_shot", "curve", "teacher_curve", "marks", "leaks", "refit"}
+    | {"learned_from"}
 )
 
 
@@ -184,6 +187,9 @@ def read_runs(path: Path) -> list[tuple[str, str]]:
 def remarks(record: Record) -> list[str]:
     """Say what is peculiar about the text of a run, a sentence each."""
     said: list[str] = []
+    if record.learned_from:
+        these = ", ".join(record.learned_from)
+        said.append(f"Learned from {these} alone: all other languages are zero-shot for it.")
     for split in ("test", "dev"):
         found = [leak for leak in record.leaks if leak["split"] == split and leak["rows"]]
         rows = {str(leak["language"]): cast("int", leak["rows"]) for leak in found}

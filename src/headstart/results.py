@@ -140,6 +140,7 @@ def record_of(
         stray_inside=corpus.stray_inside,
         teacher_curve=teacher.curve,
         text_left_out=trained.left_out,
+        learned_from=recipe.train.languages or (),
         refit=tuple(asdict(fitted) for fitted in trained.fitted),
     )
 

@@ -203,7 +203,8 @@ def _work(session: Session, key: str) -> Record:
     recipe, accelerator = session.recipe, session.accelerator
     teacher = open_teacher(recipe, session.shared, accelerator)
     session.costs.teacher_seconds = teacher.seconds
-    text = open_text(recipe.data, recipe.task, teacher.tokenizer)
+    learned = recipe.train.languages
+    text = open_text(recipe.data, recipe.task, teacher.tokenizer, learned=learned)
     checkpoint.check_length(teacher.model.config.to_dict(), text.longest)
     more = unlabelled(text.corpus, recipe.data.text if reads_text(recipe) else None)
     if recipe.data.text_per_language is not None:

@@ -203,6 +203,9 @@ class Train(Part):
         "mse": Term(weight=0.5),
     }
     """Parts of the loss: name and weight, or name and {weight, temperature}."""
+    languages: Annotated[Words, Field(min_length=1)] | None = None
+    """Those of data.languages whose rows are learned from and chosen on; None takes all. The others
+    are zero-shot for what is trained."""
     epochs: Positive = 3.0
     """Passes over the training text."""
     max_steps: Index | None = None

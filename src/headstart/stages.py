@@ -15,7 +15,7 @@ import pyarrow as pa
 from headstart import checkpoint, packed
 from headstart.calibration import unlabelled
 from headstart.console import say
-from headstart.corpus import epoch_order, load_corpus
+from headstart.corpus import epoch_order, load_corpus, narrowed
 from headstart.encode import encode
 from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
 from headstart.folders import atomic_write
@@ -28,7 +28,7 @@ from headstart.train import Dev, Job
 from headstart.tune import learn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from accelerate import Accelerator
@@ -94,13 +94,25 @@ class Teacher:
     curve: tuple[dict[str, float], ...] = ()
 
 
-def open_text(data: Data, task: str, tokenizer: PreTrainedTokenizerBase) -> Text:
+def open_text(
+    data: Data,
+    task: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    learned: Sequence[str] | None = None,
+) -> Text:
     """Read and tokenize a corpus.
+
+    Args:
+        data: Which one, and how much of it.
+        task: classification or tagging.
+        tokenizer: Of the model that reads it.
+        learned: Languages whose train and dev rows are kept; None keeps all.
 
     Raises:
         HeadstartError: As `load_corpus` does.
     """
-    corpus = load_corpus(data, task)
+    corpus = narrowed(load_corpus(data, task), learned)
     languages = (*corpus.languages, *corpus.zero_shot)
     splits = {
         name: encode(table, tokenizer, task=task, languages=languages, max_length=data.max_length)
@@ -185,8 +197,7 @@ def _readable(recipe: Recipe) -> list[str]:
     corpus = load_corpus(recipe.data.model_copy(update=whole), recipe.task)
     column = COLUMNS[recipe.task][0]
     rows = [row for table in corpus.splits.values() for row in table[column].to_pylist()]
-    more = unlabelled(corpus, recipe.data.text).texts.values()
-    rows += [row for some in more for row in some]
+    rows += [row for some in unlabelled(corpus, recipe.data.text).texts.values() for row in some]
     return [row if isinstance(row, str) else " ".join(row) for row in rows]
 
 
@@ -246,8 +257,7 @@ def open_teacher(recipe: Recipe, folder: Path, accelerator: Accelerator) -> Teac
         labels = load_corpus(recipe.data, recipe.task).labels
         model = checkpoint.load_model(recipe.teacher.model, task=recipe.task, labels=labels)
         tokenizer = checkpoint.load_tokenizer(recipe.teacher.model)
-        weights = identity_of(model)
-        return Teacher(model.to(accelerator.device), tokenizer, weights, base, None)
+        return Teacher(model.to(accelerator.device), tokenizer, identity_of(model), base, None)
     return _finetuned(recipe, str(base), folder, accelerator)
 
 
@@ -255,8 +265,8 @@ def _finetuned(recipe: Recipe, base: str, folder: Path, accelerator: Accelerator
     """Open `teachers/<key>/`, after making it if it is not whole."""
     tokenizer = checkpoint.load_tokenizer(base)
     data = teacher_data(recipe)
-    text = open_text(data, recipe.task, tokenizer)
     seed, settings = recipe.teacher.seed, recipe.teacher.finetune
+    text = open_text(data, recipe.task, tokenizer, learned=settings.languages)
     start = checkpoint.with_head(base, task=recipe.task, labels=text.corpus.labels, seed=seed)
     checkpoint.check_length(start.config.to_dict(), text.longest)
     what = (

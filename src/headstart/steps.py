@@ -62,7 +62,7 @@ def finetune(
     out = claim(out, base)
     accelerator = open_accelerator(train.tracker, _beside(out))
     tokenizer = checkpoint.load_tokenizer(base)
-    text = open_text(data, task, tokenizer)
+    text = open_text(data, task, tokenizer, learned=train.languages)
     _check_lengths(text, base)
     model = checkpoint.with_head(base, task=task, labels=text.corpus.labels, seed=seed)
     job = job_for(text, train, accelerator, seed=seed)
@@ -106,7 +106,7 @@ def distil(
     accelerator = open_accelerator(train.tracker, _beside(out))
     tokenizer = checkpoint.load_tokenizer(teacher)
     _check_tokenizers(student, teacher)
-    text = open_text(data, task, tokenizer)
+    text = open_text(data, task, tokenizer, learned=train.languages)
     selection = read_selection(student) if needs_features(train.objective) else None
     if data.text_per_language is not None:
         more = unlabelled(text.corpus, data.text)
