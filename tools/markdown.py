@@ -66,14 +66,16 @@ def making(table: Table) -> list[str]:
         first = column.records[0]
         before = fmean(v[table.metric] for v in first.scores["step0"]["dev"].values())
         points = [(0, before), *((int(p["step"] or 0), p["dev"] or 0.0) for p in first.curve)]
-        best = max(points[1:] or points, key=lambda point: point[1])  # step 0 is not kept
+        best = first.best_step
+        if best is None:  # a record of before step 0 was a candidate
+            best = max(points[1:] or points, key=lambda point: point[1])[0]
         rates = sorted({str(r.learning_rate["chosen"]) for r in column.records})
         lines.append(
             row(
                 [
                     column.name,
                     ", ".join(rates),
-                    f"{best[0]} of {points[-1][0]}",
+                    f"{best} of {points[-1][0]}",
                     " ".join(percent(dev) for _, dev in points),
                     f"{column.seconds:.0f}",
                     ", ".join(column.marks) or "-",

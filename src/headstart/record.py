@@ -68,6 +68,7 @@ class Record:
         stray_inside: Tags `I-` that continue nothing, per language.
         teacher_curve: The teacher's, where it was fine-tuned here; as `curve`.
         learned_from: Languages whose rows the student learned from; none stands for all.
+        best_step: Whose weights were kept; 0 is the untrained student. None: not known.
         text_left_out: Unlabelled texts that stand in dev or test too, and were not read.
         refit: What became of each map and norm: name, ridge (None: left as it was), and the share
             of the teacher's variance that is unexplained, before and after, on the text that was
@@ -102,6 +103,7 @@ class Record:
     teacher_curve: tuple[Mapping[str, float | None], ...] = ()
     text_left_out: int = 0
     learned_from: tuple[str, ...] = ()
+    best_step: int | None = None
     refit: tuple[Mapping[str, object], ...] = ()
 
     def to_json(self) -> str:

@@ -141,6 +141,7 @@ def record_of(
         teacher_curve=teacher.curve,
         text_left_out=trained.left_out,
         learned_from=recipe.train.languages or (),
+        best_step=trained.progress.best_step,
         refit=tuple(asdict(fitted) for fitted in trained.fitted),
     )
 
