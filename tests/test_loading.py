@@ -26,7 +26,7 @@ from headstart.recipe import NOT_DECIDING, ONLY_WITHOUT_MODEL, Recipe, Term
 BASE: dict[str, object] = {
     "task": "classification",
     "data": {"corpus": "local", "folder": "here", "languages": ["en", "de"], "text": "texts"},
-    "init": {"refit": {}, "heads": "taylor", "ffn": "taylor"},
+    "init": {"refit": {}, "general": {}, "heads": "taylor", "ffn": "taylor"},
     "teacher": {"base": "encoder", "finetune": {"learning_rate": "auto"}},
 }
 TRAINING: Mapping[str, object] = {
@@ -81,6 +81,11 @@ OTHER: Mapping[str, object] = {
     "init.refit.tokens": 9,
     "init.refit.ridge": 0.1,
     "init.refit.directions": "principal",
+    "init.general.tokens": 9,
+    "init.general.steps": 9,
+    "init.general.objective": "hidden",
+    "init.general.learning_rate": 0.1,
+    "init.general.batch_tokens": 9,
     "init.layers": [0, 1],
     **{f"init.{key}": "first" for key in ("hidden", "heads", "ffn")},
     "train.objective": {"kl": {"weight": 1, "temperature": 2}},

@@ -40,7 +40,8 @@ def measured_rules(recipe: Recipe) -> set[str]:
 def reads_text(recipe: Recipe) -> bool:
     """Say whether a run reads unlabelled text, where its recipe names any."""
     learns = recipe.data.text_per_language is not None
-    return learns or recipe.init.refit is not None or bool(measured_rules(recipe))
+    asked = (recipe.init.refit, recipe.init.general)
+    return learns or any(part is not None for part in asked) or bool(measured_rules(recipe))
 
 
 def check_texts(recipe: Recipe, named: str) -> None:
@@ -73,7 +74,7 @@ def samples_for(
         tokenizer: The teacher's.
 
     Returns:
-        Under `refit` and `measure`, where the recipe asks for them.
+        Under `refit`, `general` and `measure`, where the recipe asks for them.
 
     Raises:
         HeadstartError: There is too little text.
@@ -81,6 +82,8 @@ def samples_for(
     wanted: dict[str, int] = {}
     if recipe.init.refit is not None:
         wanted["refit"] = recipe.init.refit.tokens
+    if recipe.init.general is not None:
+        wanted["general"] = recipe.init.general.tokens
     if measured_rules(recipe):
         wanted["measure"] = recipe.init.measure_tokens
     return {
@@ -91,7 +94,7 @@ def samples_for(
             tokens=tokens,
             max_length=recipe.data.max_length,
             seed=recipe.seed,
-            where={"refit": "init.refit", "measure": "init.measure_tokens"}[name],
+            where="init.measure_tokens" if name == "measure" else f"init.{name}",
         )
         for name, tokens in wanted.items()
     }

@@ -149,7 +149,7 @@ def seconds_for(
         teachers: 1 where the teacher is yet to be fine-tuned and asked, otherwise 0.
 
     Returns:
-        Seconds under teacher, `teacher pass`, refit, student and evaluation.
+        Seconds under teacher, `teacher pass`, refit, general, student and evaluation.
     """
     rate = matrix_rate() * EFFICIENCY
     pieces = {name: int(split.lengths.sum()) for name, split in text.splits.items()}
@@ -162,10 +162,13 @@ def seconds_for(
     judging = _judgements(tuned, pieces["train"]) * pieces["dev"]
     step = 3 * student + (teacher if needs_features(recipe.train.objective) else 0.0)
     seen = recipe.init.refit.tokens if recipe.init.refit else 0
+    general = recipe.init.general
+    learned = 0.9 * general.steps * general.batch_tokens if general else 0.0
     return {
         "teacher": 0.0 if recipe.teacher.model else teachers * (fitting + judging * teacher),
         "teacher pass": teachers * sum(pieces.values()) * teacher,
         "refit": seen * REFIT_PASSES * (teacher + student),
+        "general": learned * (3 * student + teacher),
         "student": _passes(recipe.train, pieces["train"]) * step
         + _judgements(recipe.train, pieces["train"]) * pieces["dev"] * student,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
@@ -219,7 +222,7 @@ def estimate(
         stages = seconds_for(recipe, text, sizes, teachers=teachers if i == 0 else 0)
         start = recipe.model_dump_json(include={"student", "init", "seed"})
         if start in starts:
-            stages["refit"] = 0.0
+            stages |= {"refit": 0.0, "general": 0.0}
         starts.add(start)
         found.append(stages)
     return found

@@ -135,6 +135,21 @@ class Refit(Part):
     init.hidden is uniform. Where the width stays, all are the same."""
 
 
+class General(Part):
+    """Training on unlabelled text toward the base's states, before the task; `{}` for defaults."""
+
+    tokens: Count = 200_000
+    """How much text there is to learn from, in all languages together."""
+    steps: Count = 1000
+    """Of training on it."""
+    objective: Literal["relation", "hidden"] = "relation"
+    """What of the base's states is learned."""
+    learning_rate: Positive = 3e-4
+    """Highest rate."""
+    batch_tokens: Count = 1024
+    """Padded tokens of one step."""
+
+
 class Init(Part):
     """Where the student's first weights come from, and which of them."""
 
@@ -156,6 +171,8 @@ class Init(Part):
     """How much text the rules activation and taylor look at, in all languages together."""
     refit: Refit | None = None
     """How the copied weights are repaired; None leaves them as they are."""
+    general: General | None = None
+    """General distillation of teacher.base before the task; None does without."""
 
     @property
     def rules(self) -> dict[str, str | tuple[int, ...] | bool]:
@@ -252,8 +269,11 @@ class Recipe(Part):
     @classmethod
     def _base_is_named(cls, init: Init, info: ValidationInfo) -> Init:
         teacher = info.data.get("teacher")
-        if init.source == "base" and isinstance(teacher, Teacher) and teacher.base is None:
-            raise ValueError("source is 'base', but teacher.base does not name the encoder")
+        if isinstance(teacher, Teacher) and teacher.base is None:
+            if init.source == "base":
+                raise ValueError("source is 'base', but teacher.base does not name the encoder")
+            if init.general is not None:
+                raise ValueError("general learns from teacher.base, which does not name an encoder")
         return init
 
     @field_validator("train")

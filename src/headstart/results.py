@@ -41,6 +41,7 @@ class Costs:
     teacher_pass_seconds: float = 0.0
     init_seconds: float = 0.0
     refit_seconds: float = 0.0
+    general_seconds: float = 0.0
     trial_seconds: float = 0.0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0

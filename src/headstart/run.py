@@ -145,7 +145,8 @@ def run_signature(recipe: Recipe, shared: Path) -> str:
         extra["teacher"] = fingerprint_of(recipe.teacher.model)
     else:
         extra["taught"] = load_corpus(teacher_data(recipe), recipe.task).fingerprint
-    if base is not None and (recipe.teacher.model is None or recipe.init.source == "base"):
+    from_base = recipe.init.source == "base" or recipe.init.general is not None
+    if base is not None and (recipe.teacher.model is None or from_base):
         extra["base"] = fingerprint_of(base)
     return signature(recipe, **extra)
 
@@ -270,6 +271,7 @@ def _train(
     model = start.model
     session.costs.init_seconds = start.init_seconds
     session.costs.refit_seconds = start.refit_seconds
+    session.costs.general_seconds = start.general_seconds
     dev = text.splits["dev"]
     untrained = predict(model, dev, accelerator)
     step0 = score_languages(dev, untrained, text.corpus.labels)

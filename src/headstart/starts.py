@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from headstart import checkpoint
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
+from headstart.general import generalize
 from headstart.groundwork import refit_run, samples_for, scores_for
 from headstart.prepare import choose_precision
 from headstart.recipe import RESULT_VERSION
@@ -47,6 +48,7 @@ class Start:
         fitted: What refit did to each map and norm.
         init_seconds: What choosing and copying took, measuring the teacher included.
         refit_seconds: What refit took.
+        general_seconds: What general distillation took.
     """
 
     model: PreTrainedModel
@@ -54,6 +56,7 @@ class Start:
     fitted: tuple[Fitted, ...]
     init_seconds: float
     refit_seconds: float
+    general_seconds: float = 0.0
 
 
 def start_of(
@@ -95,7 +98,7 @@ def start_of(
 def _key(
     recipe: Recipe, teacher: Teacher, samples: Mapping[str, Sample], accelerator: Accelerator
 ) -> str:
-    is_base = recipe.init.source == "base"
+    is_base = recipe.init.source == "base" or recipe.init.general is not None
     what = {
         "teacher": teacher.weights,
         "base": fingerprint_of(str(teacher.base)) if is_base else None,
@@ -130,7 +133,11 @@ def _make(
     made.model.to(accelerator.device)
     cut = time.perf_counter()
     fitted, selection = refit_run(recipe, teacher, samples.get("refit"), made, accelerator)
-    return Start(made.model, selection, fitted, cut - began, time.perf_counter() - cut)
+    refitted, spent = time.perf_counter(), 0.0
+    if "general" in samples:
+        generalize(recipe, teacher, samples["general"], made, accelerator)
+        spent = time.perf_counter() - refitted
+    return Start(made.model, selection, fitted, cut - began, refitted - cut, spent)
 
 
 def _write(place: Path, start: Start, teacher: Teacher) -> None:
@@ -142,6 +149,7 @@ def _write(place: Path, start: Start, teacher: Teacher) -> None:
         "fitted": [asdict(one) for one in start.fitted],
         "init_seconds": start.init_seconds,
         "refit_seconds": start.refit_seconds,
+        "general_seconds": start.general_seconds,
     }
     atomic_write(place / "start.json", json.dumps(told, indent=2) + "\n")
 
@@ -157,6 +165,7 @@ def _open(place: Path, recipe: Recipe, teacher: Teacher, accelerator: Accelerato
             tuple(Fitted(**one) for one in told["fitted"]),
             told["init_seconds"],
             told["refit_seconds"],
+            told["general_seconds"],
         )
     except (OSError, ValueError, KeyError, TypeError, HeadstartError) as fault:
         raise HeadstartError(

@@ -40,8 +40,9 @@ class Column:
 
     @property
     def seconds(self) -> float:
-        """Mean time of a run: making, refitting, choosing the learning rate, and training."""
-        names = ("init_seconds", "refit_seconds", "trial_seconds", "train_seconds")
+        """Mean time of a run: making, repairing, choosing the learning rate, and training."""
+        made = ("init_seconds", "refit_seconds", "general_seconds")
+        names = (*made, "trial_seconds", "train_seconds")
         return fmean(sum(r.costs.get(name, 0.0) for name in names) for r in self.records)
 
 

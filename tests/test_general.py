@@ -1,0 +1,104 @@
+"""General distillation: the student comes closer to the base on text that it did not learn from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from headstart.calibration import all_texts, unlabelled
+from headstart.checking import apply
+from headstart.errors import HeadstartError
+from headstart.general import generalize
+from headstart.groundwork import samples_for
+from headstart.prepare import open_accelerator
+from headstart.run import run
+from headstart.stages import open_teacher, open_text
+from headstart.student import make_student
+from headstart.study import study
+from world import world
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headstart.recipe import Recipe
+    from headstart.train import Progress
+
+GENERAL = {"tokens": 600, "steps": 30, "learning_rate": 3e-3, "batch_tokens": 128}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    folder = tmp_path_factory.mktemp("general")
+    recipe = world(folder / "world", init={"source": "scratch", "general": GENERAL})
+    return recipe, folder / "out"
+
+
+def learned(recipe: Recipe, out: Path) -> Progress:
+    """Make a student of the recipe, and distil the base into it."""
+    accelerator = open_accelerator(None, out)
+    teacher = open_teacher(recipe, out, accelerator)
+    text = open_text(recipe.data, recipe.task, teacher.tokenizer)
+    texts = all_texts(text.corpus, unlabelled(text.corpus, None))
+    sample = samples_for(recipe, texts, teacher.tokenizer)["general"]
+    student = make_student(
+        teacher.model,
+        base=teacher.base if recipe.init.source == "base" else None,
+        shape=recipe.student.model_dump(exclude_none=True),
+        source=recipe.init.source,
+    )
+    progress = generalize(recipe, teacher, sample, student, accelerator)
+    assert progress is not None
+    return progress
+
+
+@pytest.mark.parametrize("objective", ["relation", "hidden"])
+@pytest.mark.parametrize("source", ["scratch", "base"])
+def test_the_student_comes_closer_on_held_out_text(
+    made: tuple[Recipe, Path], objective: str, source: str
+) -> None:
+    recipe = apply(made[0], {"init.general.objective": objective, "init.source": source})
+    losses = [point["dev_loss"] for point in learned(recipe, made[1]).curve]
+    assert len(losses) == 10
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_without_a_rate_nothing_is_learned(made: tuple[Recipe, Path]) -> None:
+    """Planted: a training that does not train is seen by the same measure."""
+    still = apply(made[0], {"init.general.learning_rate": 1e-12})
+    losses = [point["dev_loss"] for point in learned(still, made[1]).curve]
+    assert losses[-1] > 0.999 * losses[0]
+
+
+def test_arms_share_it_and_its_cost_is_counted(made: tuple[Recipe, Path]) -> None:
+    arms: dict[str, Any] = {
+        "labels": {"train.objective": {"labels": 1.0}},
+        "mse": {"train.objective": {"mse": 1.0}},
+    }
+    recipe = apply(made[0], {"arms": arms, "seeds": [0]})
+    records = study(recipe, made[1])
+    assert len(list((made[1] / "starts").glob("*/start.json"))) == 1
+    costs = [record.costs["general_seconds"] for record in records]
+    assert costs[0] == costs[1] > 0
+    assert records[0].scores["step0"] == records[1].scores["step0"]
+
+
+def test_it_decides_the_result(made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    plain = apply(made[0], {"init.general": None, "train.max_steps": 0})
+    asked = apply(made[0], {"train.max_steps": 0})
+    first, second = (
+        run(one, tmp_path / str(i), shared=made[1]) for i, one in enumerate((plain, asked))
+    )
+    assert first.signature != second.signature
+    assert first.costs["general_seconds"] == 0
+
+
+def test_a_student_without_a_base_to_learn_from_is_refused(made: tuple[Recipe, Path]) -> None:
+    with pytest.raises(HeadstartError, match="does not name an encoder"):
+        apply(made[0], {"teacher.base": None, "teacher.model": "tuned"})
+
+
+def test_too_little_text_is_named(made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    with pytest.raises(HeadstartError) as caught:
+        run(apply(made[0], {"init.general.tokens": 3}), tmp_path / "out")
+    assert "init.general" in caught.value.where
