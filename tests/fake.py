@@ -37,6 +37,7 @@ class Arm:
     objective: str = "mse"
     refitted: bool = False
     settings: tuple[tuple[str, object], ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 GRID = {
@@ -53,12 +54,14 @@ def write_study(
     seeds: Sequence[int] = (0, 1, 2),
     examples: int = 200,
     predictions: bool = True,
+    taught: Mapping[str, float] = {},
 ) -> Path:
     """Write a study's folder: what `headstart study` would leave, but for models."""
     rng = np.random.default_rng(0)
     gold = {code: rng.integers(0, len(LABELS), examples) for code in TEACHER}
     hard = {code: rng.random(examples) for code in TEACHER}  # an example's own difficulty
-    taught = {code: _answers(gold[code], hard[code] < TEACHER[code]) for code in TEACHER}
+    right = {**TEACHER, **taught}
+    answers = {code: _answers(gold[code], hard[code] < right[code]) for code in TEACHER}
     listed: list[tuple[str, str]] = []
     for i, (name, arm) in enumerate(arms.items()):
         for seed in seeds:
@@ -72,7 +75,7 @@ def write_study(
             }
             key = f"{i:08x}{seed:08x}"
             place = out / "runs" / key
-            run = _record(key, f"{name}|seed={seed}", seed, arm, gold, given, taught)
+            run = _record(key, f"{name}|seed={seed}", seed, arm, gold, given, answers)
             run.write(place / "record.json")
             listed.append((run.name, key))
             plain = {
@@ -83,7 +86,7 @@ def write_study(
             }
             (place / "recipe.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
             if predictions:
-                _write(place / "predictions" / "test.parquet", gold, given, taught)
+                _write(place / "predictions" / "test.parquet", gold, given, answers)
     write_runs(out / "runs.json", listed)
     (out / "study.yaml").write_text("task: classification\n", encoding="utf-8")
     return out
@@ -141,5 +144,6 @@ def _record(
         versions={"python": "3.11", "torch": "2.13.0"},
         fingerprints={"data": "d", "teacher": "t"},
         hardware={"processor": "a processor", "cores": 2, "system": "Linux"},
+        marks=arm.marks,
         refit=({"name": "a map"},) if arm.refitted else (),
     )  # fmt: skip

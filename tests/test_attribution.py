@@ -140,3 +140,26 @@ def test_only_what_changes_is_credited() -> None:
     (found,) = attribute(ways, Bootstrap(scores, draws=50), [])
     assert found.part("initialization").trained_on.value == pytest.approx(0)
     assert found.part("distillation").trained_on.value == pytest.approx(0.2)
+
+
+def test_copies_that_were_chosen_otherwise_are_never_mixed() -> None:
+    """Each choice of layers has its own gain, whatever the order of the arms."""
+    scratch = [way(STARTS[0], objective) for objective in WORTH]
+    copies = [
+        Way(f"{init}-{objective}", "teacher", False, objective, "", init)
+        for init, objective in (
+            ("first", "labels"),
+            ("even", "mse"),
+            ("even", "labels"),
+            ("first", "mse"),
+        )
+    ]
+    worth = {"first-labels": 0.6, "first-mse": 0.65, "even-labels": 0.9, "even-mse": 0.95}
+    scores = {w.name: {"aa": counts(WORTH[w.objective][0], 2)} for w in scratch}
+    scores |= {name: {"aa": counts(share, 2)} for name, share in worth.items()}
+    found = attribute([*scratch, *copies], Bootstrap(scores, draws=50), [])
+    assert {(one.last.init, tuple(w.init for w in one.ways)) for one in found} == {
+        (init, ("", "", init, init)) for init in ("first", "even")
+    }
+    gains = {one.last.init: one.part("distillation").trained_on.value for one in found}
+    assert gains == pytest.approx({"first": 0.075, "even": 0.075})

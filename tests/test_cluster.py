@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,6 @@ from world import world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from headstart.recipe import Recipe
     from headstart.record import Record
@@ -65,10 +65,17 @@ def law_same_records(found: list[Record], expected: list[Record]) -> None:
 
 
 def test_a_cluster_gives_the_same_records(
-    cluster: str, plain: tuple[Recipe, list[Record]], tmp_path: Path
+    cluster: str,
+    plain: tuple[Recipe, list[Record]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Paths are seen from the driver's folder, wherever a worker was started."""
     recipe, expected = plain
-    law_same_records(study(recipe, tmp_path / "out", engine=OnRay(cluster)), expected)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "near").symlink_to(str(recipe.data.folder))
+    recipe = apply(recipe, {"data.folder": "near"})
+    law_same_records(study(recipe, Path("out"), engine=OnRay(cluster)), expected)
     assert len(list((tmp_path / "out" / "teachers").glob("*/made.json"))) == 1
 
 
@@ -83,6 +90,9 @@ def test_a_run_that_no_machine_can_take_is_refused(
 ) -> None:
     with pytest.raises(HeadstartError, match="no machine of the cluster has 3 processors"):
         study(plain[0], tmp_path / "out", engine=OnRay(cluster, cpus=3))
+    for cpus in (0, -1, float("nan")):
+        with pytest.raises(HeadstartError, match="processors for a run"):
+            study(plain[0], tmp_path / "out", engine=OnRay(cluster, cpus=cpus))
 
 
 def test_a_fault_of_a_run_is_told_and_the_others_are_kept(

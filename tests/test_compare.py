@@ -104,6 +104,12 @@ def test_what_cannot_be_compared_is_refused(out: Path, tmp_path: Path) -> None:
         compare(f"{out}:twin", str(tmp_path / "nowhere"))
     with pytest.raises(HeadstartError, match="a margin of 0 points"):
         compare(f"{out}:twin", f"{out}:twin", margin=0)
+    with pytest.raises(HeadstartError, match="the study has no way 'nonsense'"):
+        compare(f"{other}:nonsense", f"{out}:twin")
+    named = write_study(tmp_path / "c", {"teacher|objective=labels:1.0": Arm(0.9), "b": Arm(0.8)})
+    assert compare(f"{named}:teacher|objective=labels:1.0", f"{named}:b").names[1] == "b"
+    again = write_study(tmp_path / "d", {"b": Arm(0.8)})
+    assert compare(f"{named}:b", f"{again}:b").names == (f"{named}:b", f"{again}:b")
     shutil.rmtree(other / "runs")
     with pytest.raises(HeadstartError, match="no finished run"):
         compare(str(other), f"{out}:twin")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +210,70 @@ def test_broken_predictions_are_named(tmp_path: Path) -> None:
     assert "the predictions cannot be read" in report(folder).read_text(encoding="utf-8")
 
 
+def plain(arm: Arm, **settings: object) -> Arm:
+    return replace(arm, settings=tuple(settings.items()))
+
+
+def test_what_decides_nothing_tells_no_settings_apart(tmp_path: Path) -> None:
+    arms = {
+        name: plain(arm, data={"folder": f"/{i}", "text": f"/{i}"}, train={"tracker": str(i)})
+        for i, (name, arm) in enumerate(GRID.items())
+    }
+    (found,) = look_into(write_study(tmp_path / "a", arms)).attributions
+    assert found.setting == ""
+
+
+def test_losses_of_other_temperatures_are_no_pair(tmp_path: Path) -> None:
+    def kl(temperature: float) -> dict[str, object]:
+        return {"objective": {"kl": {"weight": 1.0, "temperature": temperature}}}
+
+    arms = {name: arm for name, arm in GRID.items() if arm.objective == "labels"}
+    for i, source in enumerate(("scratch", "base", "teacher")):
+        arms[f"{source}-kl"] = plain(Arm(0.9, source, "kl"), train=kl(1.0 + i))
+    insight = look_into(write_study(tmp_path / "a", arms))
+    assert [way.objective for way in insight.ways[3:]] == ["kl", "kl T=2", "kl T=3"]
+    assert insight.attributions == ()
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "{broken"])
+def test_a_broken_recipe_beside_a_run_is_no_traceback(tmp_path: Path, text: str) -> None:
+    folder = write_study(tmp_path / "a", GRID)
+    for run in (folder / "runs").iterdir():
+        (run / "recipe.yaml").write_text(text)
+    if text == "{broken":
+        with pytest.raises(HeadstartError, match="YAML"):
+            report(folder)
+    else:
+        report(folder)
+
+
+def test_fewer_seeds_are_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", GRID)
+    (lost, *_) = [r for r in (folder / "runs").iterdir() if r.name.startswith("00000005")]
+    shutil.rmtree(lost)
+    assert "teacher-mse has 2 of 3 seeds" in report(folder).read_text(encoding="utf-8")
+
+
+def test_a_teacher_without_a_right_answer_gives_no_share(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", {"only": Arm(0.9)}, taught={"cy-GB": 0.0, "fa-IR": 0.0})
+    (line,) = lines(look_into(folder))
+    assert line.kept_zero_shot == "-"
+    assert line.kept != "-"
+    report(folder)
+
+
+def test_marked_runs_are_named_beside_the_answer(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", {**GRID, "best": Arm(1.0, marks=("nan",))})
+    said = answer(look_into(folder))
+    assert not any("Do not lean on it" in sentence for sentence in said)  # best is in no cell
+    marked = {name: replace(arm, marks=("below-majority",)) for name, arm in GRID.items()}
+    assert answer(look_into(write_study(tmp_path / "b", marked)))[-1].startswith(
+        "Do not lean on it"
+    )
+    chosen = write_study(tmp_path / "c", {"broken": Arm(1.0, marks=("nan",)), "sound": Arm(0.5)})
+    assert answer(look_into(chosen))[0].startswith("sound, the best")
+
+
 def test_a_grid_without_scratch_names_the_best(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "a", REFITTED)
     (said,) = answer(look_into(folder))
@@ -226,16 +291,17 @@ def test_a_single_run_has_the_same_page_with_less_on_it(tmp_path: Path) -> None:
         report(folder / "nothing")
 
 
-def test_steps_are_those_of_the_mean_curve(out: Path) -> None:
+def test_steps_are_the_mean_over_seeds(out: Path) -> None:
     column = look_into(out).table.columns[5]
     assert column.name.startswith("teacher-mse")
     metric = "accuracy"
-    goal = 0.9 * sum(
-        row[metric] for row in column.records[0].scores["teacher"]["dev"].values()
-    ) / 3  # fmt: skip
-    curves = [{p["step"]: p["dev"] for p in record.curve} for record in column.records]
-    reached = [s for s in curves[0] if sum(c[s] or 0 for c in curves) / 2 >= goal]
-    assert steps_to(column, 0.9) == f"{min(reached)}"  # type: ignore[type-var]
+    taught = column.records[0].scores["teacher"]["dev"].values()
+    goal = 0.9 * sum(row[metric] for row in taught) / 3
+    reached = [
+        min(p["step"] or 0 for p in record.curve if (p["dev"] or 0) >= goal)
+        for record in column.records
+    ]
+    assert steps_to(column, 0.9) == f"{sum(reached) / len(reached):,.0f}"
     assert steps_to(column, 0.05) == "0"
     assert steps_to(column, 1.5) == "-"
 

@@ -174,7 +174,7 @@ def test_a_student_may_learn_from_some_languages_only(
     assert {*record.scores["student"]["test"]} == {"aa", "bb", "cc"}
     assert record.fingerprints["teacher"] == whole.fingerprints["teacher"]
     assert record.curve[-1]["tokens"] < whole.curve[-1]["tokens"]
-    assert "Learned from bb alone: all other languages are zero-shot for it." in remarks(record)
+    assert "Labelled rows of bb alone: no label of another language was seen." in remarks(record)
     taught = run(
         apply(recipe, {"teacher.finetune.languages": ["aa"], "train.max_steps": 0}),
         tmp_path / "other",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,9 +38,11 @@ def points(found: Estimate, *, sign: bool = False) -> str:
         found: In shares of 1.
         sign: Whether a gain has its plus.
     """
+    if isnan(found.value):
+        return "-"
     value = f"{100 * found.value:+.1f}" if sign else f"{100 * found.value:.1f}"
     interval = found.interval()
-    if interval is None:
+    if interval is None or isnan(interval[0]):
         return value
     return f"{value} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
 
@@ -47,10 +50,11 @@ def points(found: Estimate, *, sign: bool = False) -> str:
 def answer(insight: Insight) -> list[str]:
     """Answer the question of the study, in a sentence or two."""
     if insight.attributions:
-        return _credit(insight.attributions[0])
-    best = max(insight.table.columns, key=lambda column: _mean(insight, column) or 0.0)
+        return _credit(insight, insight.attributions[0])
+    columns = [column for column in insight.table.columns if not column.marks]
+    best = max(columns or insight.table.columns, key=lambda c: _mean(insight, c) or 0.0)
     said: list[str] = []
-    for zero_shot, where in ((False, "on the languages trained on"), (True, "on zero-shot ones")):
+    for zero_shot, where in ((False, f"on {insight.trained}"), (True, "on zero-shot ones")):
         kept = insight.kept(best, zero_shot=zero_shot)
         if kept is not None:
             said.append(f"{points(kept.share)} % of its teacher's score {where}")
@@ -61,12 +65,12 @@ def answer(insight: Insight) -> list[str]:
     return [f"{'The student' if alone else which}{' keeps' if alone else ''} {', '.join(said)}."]
 
 
-def _credit(found: Attribution) -> list[str]:
+def _credit(insight: Insight, found: Attribution) -> list[str]:
     start, told = found.part("initialization"), found.part("distillation")
     setting = f" ({found.setting})" if found.setting else ""
     said = [
         f"From {found.first.arm} to {found.last.arm}{setting}, the score rises by "
-        f"{points(found.whole.trained_on)} points on the languages trained on: initialization "
+        f"{points(found.whole.trained_on)} points on {insight.trained}: initialization "
         f"brings {points(start.trained_on)}, distillation {points(told.trained_on)}."
     ]
     if found.whole.zero_shot and start.zero_shot and told.zero_shot:
@@ -74,7 +78,9 @@ def _credit(found: Attribution) -> list[str]:
             f"On zero-shot languages it rises by {points(found.whole.zero_shot)}: initialization "
             f"brings {points(start.zero_shot)}, distillation {points(told.zero_shot)}."
         )
-    return said
+    read = {way.name for way in found.ways}
+    marked = [column for column in insight.table.columns if column.name in read and column.marks]
+    return said + [f"Do not lean on it: {c.name} is marked {', '.join(c.marks)}." for c in marked]
 
 
 def _mean(insight: Insight, column: Column) -> float | None:
@@ -109,18 +115,19 @@ def _plain(column: Column, kind: str) -> float | None:
 
 
 def steps_to(column: Column, share: float) -> str:
-    """Say after how many steps the mean dev score of all seeds has a share of the teacher's."""
+    """Say after how many steps, mean over seeds, dev has a share of the teacher's; - if not all."""
     record = column.records[0]
     metric = main_metric(record.task)
     teacher = fmean(row[metric] for row in record.scores["teacher"]["dev"].values())
     before = fmean(row[metric] for r in column.records for row in r.scores["step0"]["dev"].values())
     if before >= share * teacher:
         return "0"
-    curves = [{p["step"]: p["dev"] or 0.0 for p in r.curve} for r in column.records]
-    common = [step for step in curves[0] if step and all(step in curve for curve in curves)]
-    reached = (step for step in common if fmean(c[step] for c in curves) >= share * teacher)
-    first = next(reached, None)
-    return "-" if first is None else f"{first:,.0f}"
+    reached = [
+        next((p["step"] or 0 for p in r.curve if (p["dev"] or 0.0) >= share * teacher), None)
+        for r in column.records
+    ]
+    known = [step for step in reached if step is not None]
+    return f"{fmean(known):,.0f}" if len(known) == len(reached) else "-"
 
 
 def other_gains(insight: Insight) -> list[tuple[str, ...]]:

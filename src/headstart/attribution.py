@@ -8,6 +8,7 @@ into steps: pre-training (scratch to base), fine-tuning (base to teacher), repai
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,8 +41,9 @@ class Way:
         name: Of the arm, with its point of the grid.
         source: Of its first weights.
         refitted: Whether they were repaired in closed form.
-        objective: labels, or parts of the loss that ask the teacher.
-        setting: All else that the recipe says, as one text.
+        objective: labels, or parts of the loss that ask the teacher, with what weighs them.
+        setting: What the recipe says besides initialization and objective, as one text.
+        init: How what is copied was chosen, and how it was repaired; nothing where nothing was.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Way:
     refitted: bool
     objective: str
     setting: str
+    init: str = ""
 
     @property
     def arm(self) -> str:
@@ -95,31 +98,44 @@ class Attribution:
 def attribute(
     ways: Sequence[Way], bootstrap: Bootstrap, zero_shot: Sequence[str]
 ) -> list[Attribution]:
-    """Share out every gain that the ways allow: one for each setting and distillation objective.
+    """Share out every gain that the ways allow: of each setting, objective, and way of copying.
 
     Args:
-        ways: In the recipe's order; of equals the first is read.
+        ways: In the recipe's order; copies that were chosen or repaired otherwise are told apart,
+            of equals the first is read.
         bootstrap: Knows their scores, by name.
         zero_shot: Languages that were not trained on.
 
     Source:
         Shapley (1953) for two factors; the steps are means over both objectives.
     """
-    cells: dict[tuple[str, str, tuple[str, bool]], Way] = {}
-    for way in ways:
-        cells.setdefault((way.setting, way.objective, (way.source, way.refitted)), way)
-    asked = dict.fromkeys((w.setting, w.objective) for w in ways if w.objective != LABELS)
     found: list[Attribution] = []
-    for setting, objective in asked:
-        have = {
-            start: (cells[setting, LABELS, start], cells[setting, objective, start])
-            for start in CHAIN
-            if (setting, LABELS, start) in cells and (setting, objective, start) in cells
-        }
-        starts = list(have)
-        if len(starts) > 1 and starts[0] == CHAIN[0] and starts[-1][0] == "teacher":
-            found.append(_attribution(have, bootstrap, zero_shot))
+    for setting, objective in dict.fromkeys((w.setting, w.objective) for w in ways):
+        if objective == LABELS:
+            continue
+        pairs = _pairs([way for way in ways if way.setting == setting], objective)
+        plain = [init for start, init in pairs if start == CHAIN[2]] or [None]
+        repaired = [init for start, init in pairs if start == CHAIN[3]] or [None]
+        for copied, refitted in product(plain, repaired):
+            chain = zip(CHAIN, ("", copied, copied, refitted), strict=True)
+            have = {key[0]: pairs[key] for key in chain if key in pairs}
+            if len(have) > 1 and CHAIN[0] in have and [*have][-1][0] == "teacher":
+                found.append(_attribution(have, bootstrap, zero_shot))
     return found
+
+
+def _pairs(
+    ways: Sequence[Way], objective: str
+) -> dict[tuple[tuple[str, bool], str | None], tuple[Way, Way]]:
+    """Find what was trained with both objectives: by start, and how it was chosen and repaired."""
+    cells: dict[tuple[str, tuple[str, bool], str], Way] = {}
+    for way in ways:
+        cells.setdefault((way.objective, (way.source, way.refitted), way.init), way)
+    return {
+        (start, init): (way, cells[objective, start, init])
+        for (told, start, init), way in cells.items()
+        if told == LABELS and (objective, start, init) in cells
+    }
 
 
 def _attribution(

@@ -54,14 +54,12 @@ class Board:
     def seconds_left(self) -> float:
         """Estimate the time to the end, from the pace of the runs made here."""
         pace = self.spent / self.planned if self.planned else 1.0
-        left = pace * sum(
-            self.expected.get(name, 0.0)
-            for name, state in self.states.items()
-            if state in (LEFT, RUNNING)
-        )
-        running = [name for name, state in self.states.items() if state == RUNNING]
-        gone = sum(time.monotonic() - self.began[name] for name in running)
-        return max(left - gone, 0.0) / self.workers
+        left = 0.0
+        undone = [name for name, state in self.states.items() if state in (LEFT, RUNNING)]
+        for name in undone:
+            gone = time.monotonic() - self.began[name] if self.states[name] == RUNNING else 0.0
+            left += max(pace * self.expected.get(name, 0.0) - gone, 0.0)
+        return left / max(min(self.workers, len(undone)), 1)
 
     def summary(self) -> str:
         """Say how many runs are in which state, and when all are done."""

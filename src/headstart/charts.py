@@ -118,7 +118,7 @@ def heat(insight: Insight) -> Spec:
     scale = alt.Scale(domain=[0.0, 0.5, 0.75, 0.9, 1.0], range=SHARES, clamp=True)
     legend = alt.Legend(title="share of the teacher", format=".0%", orient="bottom")
     boxes = base.mark_rect().encode(color=alt.Color("kept:Q", scale=scale, legend=legend))
-    ends = "datum.kept < 0.25 || datum.kept > 0.97"  # where the colour is dark
+    ends = "isValid(datum.kept) && (datum.kept < 0.25 || datum.kept > 0.97)"  # dark
     text = base.mark_text(fontSize=10).encode(
         text="score:N", color=alt.condition(ends, alt.value("#fff"), alt.value("#111"))
     )
@@ -139,7 +139,7 @@ def curves(columns: Sequence[Column]) -> Spec:
         for record in column.records
         for step, dev in points_of(column, record.seed)
     ]
-    level = 100 * fmean(teacher_dev(column) for column in columns)
+    levels = sorted({100 * teacher_dev(column) for column in columns})
     picked = alt.selection_point(fields=["arm"], bind="legend")
     lines = (
         alt.Chart(alt.Data(values=rows))
@@ -155,7 +155,7 @@ def curves(columns: Sequence[Column]) -> Spec:
         .add_params(picked)
     )  # fmt: skip
     rule = (
-        alt.Chart(alt.Data(values=[{"dev": level, "what": "teacher"}]))
+        alt.Chart(alt.Data(values=[{"dev": level, "what": "a teacher"} for level in levels]))
         .mark_rule(strokeDash=[5, 4])
         .encode(y="dev:Q", tooltip=["what:N", alt.Tooltip("dev:Q", format=".1f")])
     )

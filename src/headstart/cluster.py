@@ -7,6 +7,7 @@ command.
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ class OnRay:
             HeadstartError: Ray is not installed, or no machine can take a run; else the first
                 fault of any run, when all that had begun are done.
         """
+        if not self.cpus > 0:
+            raise HeadstartError(
+                f"{self.cpus:g} processors for a run", where="--cpus", way_out="give 1 or more"
+            )
         ray = _connect(self.address)
         try:
             with shown(board):
@@ -81,20 +86,29 @@ class _Driver:
         while tasks or (waiting and fault is None):
             while waiting and fault is None and len(tasks) < self.slots():
                 one = waiting.pop(0)
-                tasks[self.submit(one)] = one
-            (done, *_), _ = self.ray.wait([*tasks], num_returns=1)
-            one = tasks.pop(done)
-            try:
-                seconds = self.ray.get(done)
-            except HeadstartError as found:
-                fault = fault or getattr(found, "cause", found)
-            except self.ray.exceptions.RayError as found:
-                fault = fault or _lost(one, found)
-            else:
-                record = read_record(one.place / "record.json")
-                self.board.finish(one.name, came_out(record), seconds)
+                try:
+                    tasks[self.submit(one)] = one
+                except HeadstartError as found:
+                    fault = found
+            if tasks:
+                (done, *_), _ = self.ray.wait([*tasks], num_returns=1)
+                fault = self.settle(tasks.pop(done), done) or fault
         if fault is not None:
             raise fault
+
+    def settle(self, one: Planned, done: Any) -> HeadstartError | None:  # noqa: ANN401
+        """Tell the board what came out, or give the fault."""
+        try:
+            seconds = self.ray.get(done)
+        except HeadstartError as found:
+            return getattr(found, "cause", found)
+        except self.ray.exceptions.RayTaskError as found:
+            return _broken(one, found.cause)
+        except self.ray.exceptions.RayError as found:
+            return _lost(one, found)
+        record = read_record(one.place / "record.json")
+        self.board.finish(one.name, came_out(record), seconds)
+        return None
 
     def slots(self) -> int:
         """Count the runs that the cluster has room for at once, and tell the board."""
@@ -112,25 +126,30 @@ class _Driver:
         self.check_room(memory)
         self.board.start(one.name)
         return self.task.options(name=one.name, memory=memory).remote(
-            to_yaml(one.recipe), str(one.place.absolute()), str(self.shared.absolute())
+            to_yaml(one.recipe),
+            str(one.place.absolute()),
+            str(self.shared.absolute()),
+            str(Path.cwd()),
         )
 
     def check_room(self, memory: int) -> None:
         """Refuse a run that would wait for ever."""
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        if not any(m.get("CPU", 0) >= self.cpus and m.get("memory", 0) >= memory for m in machines):
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": memory}
+        if not any(all(m.get(k, 0) >= v for k, v in wanted.items()) for m in machines):
             most = max((m.get("memory", 0) for m in machines), default=0)
             raise HeadstartError(
-                f"no machine of the cluster has {self.cpus:g} processors and {memory / 1e9:.1f} GB "
-                f"for a run; the largest has {most / 1e9:.1f} GB",
+                f"no machine of the cluster has {self.cpus:g} processors, {self.gpus} accelerators "
+                f"and {memory / 1e9:.1f} GB for a run; the largest memory is {most / 1e9:.1f} GB",
                 where="headstart study --ray",
                 way_out="ask for fewer processors with --cpus, or add a larger machine",
             )
 
 
-def _make(recipe: str, place: str, shared: str) -> float:
-    """Make one run in a worker; return its seconds."""
+def _make(recipe: str, place: str, shared: str, here: str) -> float:
+    """Make one run in a worker, as seen from the driver's folder; return its seconds."""
     began = time.monotonic()
+    os.chdir(here)
     with FileLock(Path(place).with_suffix(".lock")):
         if not (Path(place) / "record.json").exists():
             tree = cast("dict[str, object]", parse(recipe, where=place))
@@ -159,6 +178,14 @@ def _connect(address: str | None) -> Any:  # noqa: ANN401
             way_out="start one with `ray start --head`, or leave the address out",
         ) from fault
     return ray
+
+
+def _broken(one: Planned, cause: Exception) -> HeadstartError:
+    return HeadstartError(
+        f"run {one.name} ended in {type(cause).__name__}: {cause}",
+        where=str(one.place),
+        way_out="mend that, then start the study again; what is done is kept",
+    )
 
 
 def _lost(one: Planned, fault: Exception) -> HeadstartError:

@@ -118,6 +118,8 @@ def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> 
         told = tests[i] if i < len(tests) else (None, None)
         rows.append(Row(label, (a.value, b.value), gain, *told))
     names = [_name(named, runs[0][1]) for named, runs in zip((first, second), both, strict=True)]
+    if names[0] == names[1] and first != second:
+        names = [first, second]
     seeds = [tuple(record.seed for _, record in runs) for runs in both]
     return Comparison((names[0], names[1]), (seeds[0], seeds[1]), tuple(rows), margin)
 
@@ -128,14 +130,17 @@ def find_runs(named: str) -> Runs:
     Raises:
         HeadstartError: There are none, or those of several ways.
     """
-    folder, _, way = named.rpartition(":")
-    if not folder or not Path(folder).is_dir():
-        folder, way = named, ""
+    parts = named.split(":")
+    folder, way = named, ""
+    for i in range(1, len(parts)):
+        if not Path(named).is_dir() and Path(":".join(parts[:i])).is_dir():
+            folder, way = ":".join(parts[:i]), ":".join(parts[i:])
+            break
     if (Path(folder) / "record.json").exists():
         return [(Path(folder), read_record(Path(folder) / "record.json"))]
     records = read_records(folder)
     ways = dict.fromkeys(column_name(record) for record in records)
-    if len(ways) > 1 and way not in ways:
+    if way not in ways and (way or len(ways) > 1):
         raise HeadstartError(
             f"the study has no way {way!r}" if way else f"the study has {len(ways)} ways",
             where=named,

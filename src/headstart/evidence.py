@@ -92,12 +92,14 @@ def gather_counts(
     """
     first = next(iter(ways.values()))[0][1]
     found: dict[str, dict[str, Counts]] = {}
+    every = dict.fromkeys(lang for runs in ways.values() for _, run in runs for lang in run)
     for way, runs in ways.items():
         seeds = tuple(seed for seed, _ in runs)
         found[way] = {}
-        for language, one in first.items():
+        for language in every:
+            one = first.get(language)
             seen = [run[language] for _, run in runs if language in run]
-            if len(seen) < len(runs) or any(other.ids != one.ids for other in seen):
+            if one is None or len(seen) < len(runs) or any(s.ids != one.ids for s in seen):
                 raise HeadstartError(
                     f"{way} was not tested on the rows of {language} that others were",
                     where="predictions/test.parquet",

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import yaml
 
 from headstart.attribution import Attribution, Way, attribute
+from headstart.document import parse
 from headstart.errors import HeadstartError
 from headstart.evidence import gather_counts, read_seen, teacher_counts
+from headstart.recipe import NOT_DECIDING
 from headstart.stats import Bootstrap, Counts, Estimate
 from headstart.tables import read_records, tabulate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from headstart.tables import Column, Table
 
     Floats = NDArray[np.float64]
+    Tree = dict[str, object]
 
-NOT_SETTING = ("name", "seed", "seeds", "arms", "grid", "baseline", "init", "train.objective")
+FRESH = ("scratch", "permuted")  # nothing of which is chosen
+NOT_SETTING = NOT_DECIDING | {"seed", "init", "train.objective"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,19 @@ class Insight:
     missing: str | None = None
 
     @property
+    def trained(self) -> str:
+        """Say which languages the means that are not zero-shot are over."""
+        some = any(record.learned_from for c in self.table.columns for record in c.records)
+        return "the languages of data.languages" if some else "the languages trained on"
+
+    @property
+    def fewer(self) -> list[str]:
+        """Name the ways that have fewer seeds than others."""
+        most = max(len(column.records) for column in self.table.columns)
+        some = [column for column in self.table.columns if len(column.records) < most]
+        return [f"{column.name} has {len(column.records)} of {most} seeds" for column in some]
+
+    @property
     def first(self) -> Record:
         """Any run, for what all have in common."""
         return self.table.columns[0].records[0]
@@ -88,7 +103,8 @@ class Insight:
             ours, theirs = (
                 np.stack([x[rows].mean(0) for rows in groups]) for x in (student, teacher)
             )
-            return np.concatenate([ours, ours / np.maximum(theirs, 1e-12), theirs - ours])
+            share = np.divide(ours, theirs, out=np.full_like(ours, np.nan), where=theirs > 0)
+            return np.concatenate([ours, share, theirs - ours])
 
         names = [column.name, self.teacher_of(column).name]
         found = cast("Bootstrap", self.bootstrap).estimate(names, three)
@@ -140,39 +156,62 @@ def _counts(
 
 def _ways(out: Path, columns: Sequence[Column]) -> tuple[Way, ...]:
     """Say what each column is, and what tells its setting from that of others."""
-    plain = [_settings(place_of(out, column.records[0])) for column in columns]
-    every = dict.fromkeys(key for settings in plain for key in settings)
-    varied = [key for key in every if len({settings.get(key) for settings in plain}) > 1]
-    return tuple(
-        Way(
-            column.name,
-            column.records[0].source,
-            bool(column.records[0].refit),
-            column.records[0].objective,
-            ", ".join(
-                f"{key.rpartition('.')[2]}={settings[key]}" for key in varied if key in settings
-            ),
-        )
-        for column, settings in zip(columns, plain, strict=True)
-    )
+    plain = [_recipe(place_of(out, column.records[0])) for column in columns]
+    inits = [
+        {} if column.records[0].source in FRESH else flat(cast("Tree", tree.get("init") or {}))
+        for column, tree in zip(columns, plain, strict=True)
+    ]
+    settings = [flat(tree, without=NOT_SETTING) for tree in plain]
+    told, chosen = _differing(settings), _differing(inits)
+    ways: list[Way] = []
+    for i, column in enumerate(columns):
+        first = column.records[0]
+        has_general = bool(cast("Tree", plain[i].get("init") or {}).get("general"))
+        source = "general" if has_general else first.source
+        objective = _objective(plain[i]) or first.objective
+        ways.append(Way(column.name, source, bool(first.refit), objective, told[i], chosen[i]))
+    return tuple(ways)
 
 
-def _settings(run: Path) -> dict[str, str]:
-    """Read a run's resolved recipe, without what ways differ in, as dotted keys."""
+def _differing(plain: Sequence[Mapping[str, str]]) -> list[str]:
+    """Write each one's values of the keys in which they differ."""
+    every = dict.fromkeys(key for one in plain for key in one)
+    varied = [k for k in every if k != "source" and len({one.get(k) for one in plain if one}) > 1]
+    return [
+        ", ".join(f"{k.rpartition('.')[2]}={one[k]}" for k in varied if k in one) for one in plain
+    ]
+
+
+def _recipe(run: Path) -> Tree:
+    """Read a run's resolved recipe; nothing where there is none."""
     path = run / "recipe.yaml"
-    if not path.exists():
-        return {}
-    flat: dict[str, str] = {}
+    tree = parse(path.read_text(encoding="utf-8"), where=str(path)) if path.exists() else {}
+    return cast("Tree", tree) if isinstance(tree, dict) else {}
 
-    def flatten(tree: Mapping[str, object], above: str) -> None:
-        for key, value in tree.items():
-            name = f"{above}{key}"
-            if name in NOT_SETTING:
-                continue
-            if isinstance(value, Mapping):
-                flatten(cast("Mapping[str, object]", value), f"{name}.")
-            else:
-                flat[name] = str(value)
 
-    flatten(yaml.safe_load(path.read_text(encoding="utf-8")), "")
-    return flat
+def flat(tree: Tree, above: str = "", *, without: Collection[str] = ()) -> dict[str, str]:
+    """Write plain data as dotted keys and texts."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        name = f"{above}{key}"
+        if name in without:
+            continue
+        if isinstance(value, dict):
+            found |= flat(cast("Tree", value), f"{name}.", without=without)
+        else:
+            found[name] = str(value)
+    return found
+
+
+def _objective(tree: Tree) -> str:
+    """Write the parts of the loss, with their weights and temperatures where these say anything."""
+    train = cast("Tree", tree.get("train") or {})
+    terms = cast("dict[str, dict[str, float]]", train.get("objective") or {})
+    terms = {name: term for name, term in terms.items() if term.get("weight", 1.0) > 0}
+    alike = len({term.get("weight", 1.0) for term in terms.values()}) < 2
+    return "+".join(
+        name
+        + ("" if alike else f" x {term.get('weight', 1.0):g}")
+        + (f" T={term['temperature']:g}" if term.get("temperature", 1.0) != 1.0 else "")
+        for name, term in terms.items()
+    )

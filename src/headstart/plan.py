@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from headstart import checkpoint
 from headstart.families import family_of
 from headstart.layout import count_parameters, shape_of, student_changes, traits_of
 from headstart.objectives import needs_features
 from headstart.reader import read_config
 from headstart.rules import choose, student_shape
+from headstart.stages import base_of, open_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from headstart.recipe import Recipe
     from headstart.settings import Train
@@ -201,7 +204,12 @@ def describe_seconds(seconds: float) -> str:
 
 
 def estimate(
-    recipes: Sequence[Recipe], named: str, text: Text, *, teachers: int = 1
+    recipes: Sequence[Recipe],
+    named: str,
+    text: Text,
+    *,
+    teachers: int = 1,
+    starts: set[str] | None = None,
 ) -> list[dict[str, float]]:
     """Estimate a study's time before it starts.
 
@@ -210,13 +218,14 @@ def estimate(
         named: Folder or hub name of the teacher or its base.
         text: The corpus, tokenized.
         teachers: 0 where the teacher is made already.
+        starts: What runs start from that were counted already; those of these are added.
 
     Returns:
         Seconds of each run by stage; what is shared counts for the first that needs it.
     """
     labels = len(text.corpus.labels)
     found: list[dict[str, float]] = []
-    starts: set[str] = set()  # each is refitted once
+    starts = set() if starts is None else starts  # each is made once
     for i, recipe in enumerate(recipes):
         sizes = plan_sizes(recipe, named, labels=labels)
         stages = seconds_for(recipe, text, sizes, teachers=teachers if i == 0 else 0)
@@ -237,3 +246,33 @@ def describe(runs: Sequence[Mapping[str, float]]) -> str:
     shares = ", ".join(f"{k} {describe_seconds(v)}" for k, v in parts.items() if v >= 1)
     whole = f"about {describe_seconds(sum(parts.values()))} on this machine"
     return (f"{whole} ({shares})" if shares else whole) + busy()
+
+
+def how_long(
+    recipes: Sequence[Recipe], shared: Path, *, bases: Path | None = None
+) -> list[dict[str, float]]:
+    """Estimate the time of runs that share a teacher, before they start.
+
+    Args:
+        recipes: The runs that are not done yet; at least one.
+        shared: Where teachers are kept.
+        bases: Where a packed base is written; None for `shared`.
+
+    Returns:
+        Seconds of each by stage.
+    """
+    made = any((shared / "teachers").glob("*/made.json"))
+    bases = bases or shared
+    found: list[dict[str, float]] = []
+    texts: dict[str, Text] = {}
+    starts: set[str] = set()  # each is made once
+    for recipe in recipes:
+        named = recipe.teacher.model or str(base_of(recipe, bases))
+        learned = recipe.train.languages
+        key = f"{named}|{recipe.data.model_dump_json()}|{learned}"
+        if key not in texts:
+            tokenizer = checkpoint.load_tokenizer(named)
+            texts[key] = open_text(recipe.data, recipe.task, tokenizer, learned=learned)
+        teachers = 0 if made or found else 1
+        found += estimate([recipe], named, texts[key], teachers=teachers, starts=starts)
+    return found

@@ -191,7 +191,7 @@ def remarks(record: Record) -> list[str]:
     said: list[str] = []
     if record.learned_from:
         these = ", ".join(record.learned_from)
-        said.append(f"Learned from {these} alone: all other languages are zero-shot for it.")
+        said.append(f"Labelled rows of {these} alone: no label of another language was seen.")
     for split in ("test", "dev"):
         found = [leak for leak in record.leaks if leak["split"] == split and leak["rows"]]
         rows = {str(leak["language"]): cast("int", leak["rows"]) for leak in found}

@@ -20,7 +20,7 @@ from headstart.folders import atomic_write
 from headstart.groundwork import check_texts, reads_text
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
-from headstart.plan import describe, estimate
+from headstart.plan import describe, how_long
 from headstart.prepare import open_accelerator
 from headstart.record import Record, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
@@ -115,23 +115,6 @@ def _say_how_long(session: Session) -> None:
     """Tell the time that a run will take, unless a study has told it."""
     if session.shared == session.out:
         say(describe(how_long([session.recipe], session.shared)))
-
-
-def how_long(recipes: Sequence[Recipe], shared: Path) -> list[dict[str, float]]:
-    """Estimate the time of runs that share text and teacher, before they start.
-
-    Args:
-        recipes: The runs that are not done yet; at least one.
-        shared: Where teachers are kept.
-
-    Returns:
-        Seconds of each by stage.
-    """
-    recipe = recipes[0]
-    named = recipe.teacher.model or str(base_of(recipe, shared))
-    text = open_text(recipe.data, recipe.task, checkpoint.load_tokenizer(named))
-    made = any((shared / "teachers").glob("*/made.json"))
-    return estimate(recipes, named, text, teachers=0 if made else 1)
 
 
 def run_signature(recipe: Recipe, shared: Path) -> str:

@@ -18,9 +18,9 @@ from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
-from headstart.plan import describe
+from headstart.plan import describe, how_long
 from headstart.record import read_record, write_runs
-from headstart.run import SHARED, how_long, run, run_signature
+from headstart.run import SHARED, run, run_signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,9 +105,9 @@ def one_by_one(waiting: Sequence[Planned], board: Board, shared: Path) -> None:
             waiting = left
 
 
-def plan_runs(recipe: Recipe, out: Path) -> list[Planned]:
-    """List the runs of a study, in the recipe's order."""
-    named = [(name, one, run_signature(one, out)) for name, one in expand(recipe)]
+def plan_runs(recipe: Recipe, out: Path, *, bases: Path | None = None) -> list[Planned]:
+    """List the runs of a study, in the recipe's order; a packed base is written to `bases`."""
+    named = [(name, one, run_signature(one, bases or out)) for name, one in expand(recipe)]
     return [Planned(name, one, key, out / "runs" / key) for name, one, key in named]
 
 
@@ -121,11 +121,12 @@ def outlook(recipe: Recipe, out: Path) -> list[str]:
     names = [name for name, _ in expand(recipe)]
     try:
         with TemporaryDirectory() as folder:
-            planned = plan_runs(recipe, out if out.exists() else Path(folder))
+            planned = plan_runs(recipe, out, bases=Path(folder))
             waiting = [one for one in planned if not one.is_done]
             told = "nothing to make"
             if waiting:
-                told = describe(how_long([one.recipe for one in waiting], out))
+                left = [one.recipe for one in waiting]
+                told = describe(how_long(left, out, bases=Path(folder)))
     except HeadstartError as fault:
         return [*names, f"time: not known: {fault.what} ({fault.where})"]
     states = [f"{one.name}  done" if one.is_done else one.name for one in planned]

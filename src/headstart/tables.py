@@ -134,8 +134,12 @@ def tabulate(records: Sequence[Record]) -> Table:
         for name, group in zip(names, groups.values(), strict=True)
     )
     ways = _grouped(records, lambda record: (column_name(record), _teacher_key(record)))
-    columns = tuple(Column(column_name(group[0]), group) for group in ways.values())
-    taught = tuple(list(groups).index(_teacher_key(c.records[0])) for c in columns)
+    taught = tuple(list(groups).index(_teacher_key(group[0])) for group in ways.values())
+    plain = [column_name(group[0]) for group in ways.values()]
+    columns = tuple(
+        Column(name if plain.count(name) == 1 else f"{name}, teacher {place + 1}", group)
+        for name, place, group in zip(plain, taught, ways.values(), strict=True)
+    )
     rows = [
         Row(
             code,
