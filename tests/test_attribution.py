@@ -84,6 +84,9 @@ def test_without_the_base_its_two_steps_are_one() -> None:
     (found,) = study([STARTS[0], STARTS[2]])
     names = [part.name for part in found.parts if part.of]
     assert names == ["pre-training and fine-tuning"]
+    (repaired,) = study([STARTS[0], STARTS[1], STARTS[3]])
+    names = [part.name for part in repaired.parts if part.of]
+    assert names == ["pre-training", "fine-tuning and refit"]
 
 
 def test_zero_shot_languages_stand_apart() -> None:

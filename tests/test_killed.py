@@ -48,4 +48,7 @@ def test_a_study_killed_at_ten_moments_gives_the_same_records(tmp_path: Path) ->
         else:  # the study was done: begin another in the same folder, from the next moment on
             for run in (tmp_path / "out" / "runs").iterdir():
                 (run / "record.json").unlink(missing_ok=True)
-    law_same_records(study(recipe, tmp_path / "out"), expected)
+    found = study(recipe, tmp_path / "out")
+    assert killed == KILLS
+    assert len(found) == len(ARMS) * 2
+    law_same_records(found, expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -52,9 +51,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """The system's own; where there is none, `make test` leaves these tests out and says so."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if found is None and "HEADSTART_BROWSER" not in os.environ:
-        pytest.skip("no Chromium here: install the system's package chromium")
+    assert found is not None, "install the system's package chromium"
     with sync_playwright() as driver:
         made = driver.chromium.launch(executable_path=found, args=QUIET)
         yield made
@@ -72,6 +71,7 @@ def show(browser: Browser, page: Path, **how: Any) -> Shown:
     return shown, said, asked
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_without_a_fault_or_request(
     browser: Browser, out: Path, scheme: str
@@ -90,6 +90,7 @@ def test_a_browser_shows_it_without_a_fault_or_request(
     page.close()
 
 
+@pytest.mark.browser
 def test_the_check_for_readers_has_teeth(browser: Browser, out: Path, tmp_path: Path) -> None:
     faulty = (out / "report.html").read_text(encoding="utf-8")
     faulty = faulty.replace('<html lang="en">', "<html>")
@@ -101,12 +102,14 @@ def test_the_check_for_readers_has_teeth(browser: Browser, out: Path, tmp_path: 
     page.close()
 
 
+@pytest.mark.browser
 def test_a_phone_scrolls_down_only(browser: Browser, out: Path) -> None:
     page, _, _ = show(browser, out / "report.html", viewport={"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.close()
 
 
+@pytest.mark.browser
 def test_columns_sort_by_their_exact_numbers(browser: Browser, out: Path) -> None:
     page, _, _ = show(browser, out / "report.html")
     button = page.locator("#scores thead button").nth(2)
@@ -128,6 +131,7 @@ def test_columns_sort_by_their_exact_numbers(browser: Browser, out: Path) -> Non
     page.close()
 
 
+@pytest.mark.browser
 def test_languages_can_be_picked(browser: Browser, out: Path) -> None:
     page, _, _ = show(browser, out / "report.html")
     shown = page.locator("#scores tbody tr:visible th")
@@ -140,6 +144,7 @@ def test_languages_can_be_picked(browser: Browser, out: Path) -> None:
     page.close()
 
 
+@pytest.mark.browser
 def test_the_numbers_are_the_records(browser: Browser, out: Path) -> None:
     page, _, _ = show(browser, out / "report.html")
     table = look_into(out).table

@@ -114,8 +114,8 @@ def attribute(
         if objective == LABELS:
             continue
         pairs = _pairs([way for way in ways if way.setting == setting], objective)
-        plain = [init for start, init in pairs if start == CHAIN[2]] or [None]
-        repaired = [init for start, init in pairs if start == CHAIN[3]] or [None]
+        inits = [[init for start, init in pairs if start == one] or [None] for one in CHAIN]
+        plain, repaired = inits[1] if inits[2] == [None] else inits[2], inits[3]
         for copied, refitted in product(plain, repaired):
             chain = zip(CHAIN, ("", copied, copied, refitted), strict=True)
             have = {key[0]: pairs[key] for key in chain if key in pairs}
@@ -167,10 +167,9 @@ def _attribution(
         return _part(name, of, names, gain, bootstrap, zero_shot)
 
     steps = [
-        part(STEPS[start], "initialization", step(i)) for i, start in enumerate(starts) if i > 0
+        part(_step(starts[i - 1], starts[i]), "initialization", step(i))
+        for i in range(1, len(starts))
     ]
-    if starts[1][0] == "teacher":  # no base was tried, so that its two steps are one
-        steps[0] = part("pre-training and fine-tuning", "initialization", step(1))
     return Attribution(
         first=pairs[0][0],
         last=pairs[-1][1],
@@ -181,6 +180,12 @@ def _attribution(
         whole=part("whole", None, lambda *scores: cell(scores, -1, 1) - cell(scores, 0, 0)),
         setting=pairs[0][0].setting,
     )  # fmt: skip
+
+
+def _step(before: tuple[str, bool], after: tuple[str, bool]) -> str:
+    """Name what changes between two starts; what was not tried on the way counts in."""
+    passed = CHAIN[CHAIN.index(before) + 1 : CHAIN.index(after) + 1]
+    return " and ".join(STEPS[start] for start in passed)
 
 
 def _part(
