@@ -30,7 +30,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
     "training": (
         """console reader assembly checkpoint packed student places stream principal refit
-        measure calibration state
+        measure calibration merging state
         features prepare
         evaluate teacher train tune stages groundwork general starts repair""",
         "transformers accelerate safetensors huggingface_hub rich filelock",

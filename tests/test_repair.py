@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 import headstart as hs
+from headstart.calibration import sample_texts
 from headstart.checkpoint import load_model, save_model, weights_fingerprint
 from headstart.errors import HeadstartError
+from headstart.measure import measure
 from headstart.reader import read_selection
-from headstart.recipe import Refit
+from headstart.recipe import Init, Refit
+from headstart.refit import refit as refit_model
 from headstart.repair import ask, refit, refit_folder
-from headstart.student import cut_checkpoint, make_student, student_from
+from headstart.student import SELECTION, cut_checkpoint, make_student, student_from
 from tiny import tiny_model, tiny_tokenizer
+
+if TYPE_CHECKING:
+    from headstart.walk import Sample
 
 TEXTS = {"aa": [f"wake me {i}" for i in range(60)], "bb": [f"the rain {i}" for i in range(60)]}
 
@@ -53,9 +59,47 @@ def test_memory_and_disk_give_the_same_student(
     assert weights_fingerprint(in_memory) == weights_fingerprint(on_disk)
     assert weights_fingerprint(in_memory) != weights_fingerprint(student_from(teacher, layers=2))
     assert any(one.ridge is not None for one in fitted)
-    assert (tmp_path / "out" / "selection.json").read_text() == (
-        Path(student) / "selection.json"
-    ).read_text()
+    assert read_selection(tmp_path / "out") == vars(in_memory)[SELECTION]
+    assert read_selection(student).attention_of == ()  # the folder that was read is as it was
+
+
+def test_alone_it_gives_what_a_recipe_does(teacher: str) -> None:
+    """The ranking, the merging, then the refit, from the same draws of text."""
+    model, tokenizer = load_model(Path(teacher), task="classification"), tiny_tokenizer()
+
+    def draw(tokens: int) -> Sample:
+        return sample_texts(
+            TEXTS, tokenizer, task="classification", tokens=tokens, max_length=128, seed=5
+        )
+
+    recipe = Init(refit=Refit(tokens=600))
+    scores = measure(model, draw(recipe.measure_tokens), ("taylor",), seed=5)
+    made = make_student(teacher, shape={"layers": 2}, rules=recipe.rules, scores=scores, seed=5)
+    refit_model(made.model, model, made.selection, draw(600))
+    alone = hs.refit(student_from(teacher, layers=2), teacher, TEXTS, tokens=600, seed=5)
+    assert weights_fingerprint(alone) == weights_fingerprint(made.model)
+    assert vars(alone)[SELECTION] == made.selection
+    assert made.selection.attention_of or made.selection.ffn_of  # something was merged
+    plain = student_from(teacher, layers=2)
+    hs.refit(plain, teacher, TEXTS, tokens=600, seed=5, merge=False)
+    assert weights_fingerprint(plain) != weights_fingerprint(alone)
+
+
+def test_what_cannot_be_cut_again_stays_as_it_is_and_says_why(teacher: str) -> None:
+    trained = student_from(teacher, layers=2)
+    with torch.no_grad():
+        trained.classifier.bias += 1
+    chosen = make_student(teacher, shape={"layers": 2, "ffn": 16}, rules={"ffn": "magnitude"}).model
+    base = tiny_model("bert", "none", seed=3, max_position_embeddings=160)
+    copied = make_student(teacher, base=base, shape={"layers": 2}, source="base").model
+    reasons = {"no longer those": trained, "another rule": chosen, "a copy of the base": copied}
+    for reason, student in reasons.items():
+        before = vars(student)[SELECTION]
+        with pytest.raises(HeadstartError, match=reason):
+            hs.refit(student, teacher, TEXTS, tokens=600, merge=True)
+        assert vars(hs.refit(student, teacher, TEXTS, tokens=600))[SELECTION] == before
+    whole = hs.refit(student_from(teacher), teacher, TEXTS, tokens=600, merge=True)
+    assert vars(whole)[SELECTION].student == vars(whole)[SELECTION].teacher
 
 
 def test_principal_directions_are_told_on_disk_and_in_memory(

@@ -14,6 +14,7 @@ from headstart.calibration import folder_texts, sample_texts
 from headstart.errors import HeadstartError
 from headstart.folders import claim
 from headstart.layout import shape_of
+from headstart.merging import merged
 from headstart.prepare import has_fast_bf16
 from headstart.reader import most_positions, open_model, read_selection
 from headstart.recipe import Refit
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from headstart.reader import Named, Opened
     from headstart.ridge import Fitted
+    from headstart.walk import Sample
 
 MAX_LENGTH = 128  # pieces of the longest text, or what the model can read; the rest is cut off
 
@@ -42,9 +44,12 @@ def refit(  # noqa: PLR0913 - all but three have defaults
     tokens: int = 50_000,
     ridge: float | None = None,
     directions: str = "auto",
+    merge: bool | None = None,
     seed: int = 0,
 ) -> PreTrainedModel:
     """Repair a cut student in closed form, before it is trained.
+
+    It is what `init.refit` of a recipe does, the choice of heads and neurons included.
 
     Args:
         student: As `student_from` gives it; changed in place.
@@ -57,13 +62,18 @@ def refit(  # noqa: PLR0913 - all but three have defaults
         directions: `principal` lets the stream of a narrower student run along the directions in
             which the teacher's varies most, `kept` in the channels that it keeps of the teacher;
             `auto` takes principal ones where the family allows it.
-        seed: Of the draw of texts.
+        merge: Cut the student again before it is refitted: each layer takes the heads and neurons
+            that `taylor` ranks highest among those of all the teacher's layers that it stands
+            for. None does so where the student is as `student_from` cut it, by no other rule,
+            from a teacher with a task head.
+        seed: Of the draw of texts, and of the ranking.
 
     Returns:
         The student.
 
     Raises:
-        HeadstartError: The student was not cut from this teacher, or text is lacking.
+        HeadstartError: The student was not cut from this teacher, text is lacking, or layers
+            that are to be merged cannot be.
     """
     selection = vars(student).get(SELECTION)
     if not isinstance(selection, Selection):
@@ -85,9 +95,11 @@ def refit(  # noqa: PLR0913 - all but three have defaults
             "one text, where a list is needed", where="texts", way_out="give [text, ...]"
         )
     named = texts if isinstance(texts, Mapping) else {"": texts}
-    asked = settled(ask(tokens, ridge, directions), student, selection)
-    _refit(student, teacher, selection, named, tokenizer=tokenizer, asked=asked, seed=seed)
-    vars(student)[SELECTION] = after(selection, asked)
+    asked = ask(tokens, ridge, directions)
+    kept, _ = _refit(
+        student, teacher, selection, named, tokenizer=tokenizer, asked=asked, merge=merge, seed=seed
+    )
+    vars(student)[SELECTION] = kept
     return student
 
 
@@ -110,7 +122,14 @@ def ask(tokens: int, ridge: float | None, directions: str = "auto") -> Refit:
 
 
 def refit_folder(
-    student: str, teacher: str, out: str | Path, *, text: Path, asked: Refit, seed: int = 0
+    student: str,
+    teacher: str,
+    out: str | Path,
+    *,
+    text: Path,
+    asked: Refit,
+    merge: bool | None = None,
+    seed: int = 0,
 ) -> tuple[Fitted, ...]:
     """Repair a student on disk, and write it to another folder.
 
@@ -120,7 +139,8 @@ def refit_folder(
         out: A new folder.
         text: Folder of unlabelled text, a file a language, with a column `text`.
         asked: How much text is looked at, and the ridge.
-        seed: Of the draw of texts.
+        merge: As `refit` has it.
+        seed: Of the draw of texts, and of the ranking.
 
     Returns:
         What became of each map and norm.
@@ -133,13 +153,14 @@ def refit_folder(
     tokenizer = checkpoint.load_tokenizer(student)
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)
-    asked = settled(asked, model, selection)
-    done = _refit(model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, seed=seed)
-    checkpoint.save_model(model, tokenizer, out, selection=after(selection, asked))
+    kept, done = _refit(
+        model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, merge=merge, seed=seed
+    )
+    checkpoint.save_model(model, tokenizer, out, selection=kept)
     return done
 
 
-def _refit(
+def _refit(  # noqa: PLR0913 - what both ways know
     student: PreTrainedModel,
     teacher: PreTrainedModel | Named,
     selection: Selection,
@@ -147,28 +168,39 @@ def _refit(
     *,
     tokenizer: PreTrainedTokenizerBase,
     asked: Refit,
+    merge: bool | None,
     seed: int,
-) -> tuple[Fitted, ...]:
+) -> tuple[Selection, tuple[Fitted, ...]]:
+    """Merge and refit; give what the student keeps from now on, and what became of its maps."""
     opened, ours = open_model(teacher), open_model(student)
     _check_origin(opened, ours, selection)
     tagging = ours.head == "tagging"
-    sample = sample_texts(
-        {k: [t.split() for t in v] for k, v in texts.items()} if tagging else texts,
-        tokenizer,
-        task="tagging" if tagging else "classification",
-        tokens=asked.tokens,
-        max_length=min(MAX_LENGTH, most_positions(opened.plain) or MAX_LENGTH),
-        seed=seed,
-        where="refit",
-    )
+
+    def draw(tokens: int) -> Sample:
+        return sample_texts(
+            {k: [t.split() for t in v] for k, v in texts.items()} if tagging else texts,
+            tokenizer,
+            task="tagging" if tagging else "classification",
+            tokens=tokens,
+            max_length=min(MAX_LENGTH, most_positions(opened.plain) or MAX_LENGTH),
+            seed=seed,
+            where="refit",
+        )
+
+    sample = draw(asked.tokens)
     if selection.source == "base":  # its copy has the base as its aim, and no head to refit
         teacher = checkpoint.load_encoder(teacher)
         nn.Module.to(teacher, student.device)
     elif not isinstance(teacher, PreTrainedModel):
         teacher = checkpoint.load_model(teacher, task=opened.head)
         nn.Module.to(teacher, student.device)
-    bf16 = has_fast_bf16(student.device.type)
-    return refit_model(student, teacher, selection, sample, asked=asked, bf16=bf16)
+    was_training = teacher.training
+    teacher.eval()
+    kept = merged(student, teacher, selection, draw, asked=merge, seed=seed)
+    asked, bf16 = settled(asked, student, kept), has_fast_bf16(student.device.type)
+    done = refit_model(student, teacher, kept, sample, asked=asked, bf16=bf16)
+    teacher.train(was_training)
+    return after(kept, asked), done
 
 
 def _check_origin(teacher: Opened, student: Opened, selection: Selection) -> None:

@@ -92,6 +92,10 @@ def refit(
     directions: Annotated[
         str, typer.Option(help="Of a narrower stream: kept channels, principal, or auto.")
     ] = "auto",
+    merge: Annotated[
+        bool | None,
+        typer.Option(help="Choose its heads and neurons anew, from all layers; else where it can."),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Repair an untrained student in closed form, from text without labels."""
@@ -99,7 +103,7 @@ def refit(
     from headstart.show import show_lines
 
     asked = ask(tokens, ridge, directions)
-    fitted = refit_folder(student, teacher, out, text=text, asked=asked, seed=seed)
+    fitted = refit_folder(student, teacher, out, text=text, asked=asked, merge=merge, seed=seed)
     changed = sum(one.ridge is not None for one in fitted)
     left = 100 * fitted[-1].held_out_after
     show_lines(
