@@ -60,6 +60,22 @@ def test_the_parts_are_those_of_the_design() -> None:
     assert found.whole.trained_on.value == pytest.approx(td - sl)
 
 
+def test_refit_is_a_third_factor_that_needs_the_copy() -> None:
+    """Each part is its mean effect over all orders that can be: the starts follow one another."""
+    (found,) = study(STARTS)
+    names = ["pre-training", "fine-tuning", "refit"]
+    effects: dict[str, list[float]] = {name: [] for name in (*names, "distillation")}
+    for order in ([*names, "distillation"], ["distillation", *names]):
+        start, told = 0, "labels"
+        for factor in order:
+            before = WORTH[told][start]
+            start, told = (start, "mse") if factor == "distillation" else (start + 1, told)
+            effects[factor].append(WORTH[told][start] - before)
+    values = {part.name: part.trained_on.value for part in found.parts}
+    del values["initialization"]
+    assert values == pytest.approx({name: np.mean(some) for name, some in effects.items()})
+
+
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_parts_sum_to_the_whole_in_every_language(count: int) -> None:
     (found,) = study(STARTS[:1] + STARTS[-count + 1 :] if count < 4 else STARTS)
