@@ -32,7 +32,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         """console reader assembly checkpoint packed student places stream principal refit
         measure calibration merging state
         features prepare
-        evaluate teacher train tune stages groundwork general starts repair""",
+        evaluate teacher train tune stages groundwork general starts repair bench""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
     "studies": ("results plan board run study cluster steps", ""),

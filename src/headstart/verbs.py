@@ -182,6 +182,39 @@ def evaluate(
     show_scores(scores, recipe.data.zero_shot)
 
 
+def bench(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Folders or hub names, teacher first.")
+    ],
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Folder of sentences, a file a language."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For each model, twice.")] = 5.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
+) -> None:
+    """Measure size and speed of models side by side, on real sentences."""
+    from headstart.bench import bench as measure
+    from headstart.bench import rows, sentences
+    from headstart.folders import atomic_write
+    from headstart.show import show_lines, show_table
+
+    found = measure(models, sentences(text), seconds=seconds, threads=threads, device=device)
+    if out is not None:
+        atomic_write(out, json.dumps(found.plain(), indent=2) + "\n")
+    show_table(*rows(found))
+    shortest, median, longest = found.pieces
+    show_lines(
+        "ms: one sentence, text to logits, median and 95th percentile; sentences/s and "
+        "faster: in batches of 32",
+        f"{found.sentences} sentences of {shortest} to {longest} pieces (median {median}); "
+        f"{found.device}, {found.threads} thread(s), fp32; {found.hardware['processor']}, "
+        f"torch {found.versions['torch']}",
+    )
+
+
 def _data(
     corpus: str, folder: Path | None, languages: str, zero_shot: str, examples: int | None
 ) -> dict[str, object]:
@@ -222,5 +255,6 @@ def _show_progress(out: Path, steps: int, score: float) -> None:
     show_lines(f"{out}: {steps:,} steps{best}")
 
 
-STEPS = {"init": init, "refit": refit, "finetune": finetune, "distil": distil, "eval": evaluate}
+STEPS = {"init": init, "refit": refit, "finetune": finetune, "distil": distil, "eval": evaluate,
+         "bench": bench}  # fmt: skip
 """Verbs by their names on the command line."""
