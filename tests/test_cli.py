@@ -57,7 +57,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
 
 VERBS = (
     "run", "study", "report", "compare", "check", "plan", "init", "refit", "finetune", "distil",
-    "eval", "recipes",
+    "eval", "bench", "recipes",
 )  # fmt: skip
 
 
@@ -226,6 +226,10 @@ def test_a_recipe_is_checked_planned_run_and_reported(
         ["teacher", "4"],
         ["student", "2"],
     ]
+    code, out, _ = command("plan", file, "--measure")
+    assert code == 0
+    assert out.splitlines()[0].split()[-1] == "measured"
+    assert out.splitlines()[1].split()[-2:] == ["1.0", "x"]
     quick = ("--set", "train.epochs=1", "--set", "teacher.finetune.epochs=1")
     code, out, _ = command("study", file, tmp_path / "study", *quick)
     assert code == 0

@@ -22,9 +22,10 @@ LONGEST = 300  # lines
 # A room may import only rooms named before it; a floor, its own libraries and those below.
 FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
-        """errors folders record document settings recipe checking loading flow layout postnorm
-        prenorm families fitting selection rules sources formats gather rows labels corpus metrics
-        stats evidence tables attribution insight answers compare charsmap pack machine""",
+        """errors folders record document settings initial recipe checking loading flow layout
+        postnorm prenorm families fitting selection rules budget sources formats gather rows labels
+        corpus metrics stats evidence tables attribution insight answers compare charsmap
+        pack machine""",
         "numpy scipy pyarrow pydantic pydantic_core yaml",
     ),
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
@@ -35,7 +36,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         evaluate teacher train tune stages groundwork general starts repair bench""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
-    "studies": ("results plan board run study cluster steps", ""),
+    "studies": ("results plan pace board run study cluster steps", ""),
     "face": (
         "charts report show verbs cli __init__ __main__",
         "jinja2 markupsafe altair vl_convert typer",

@@ -75,6 +75,7 @@ OTHER: Mapping[str, object] = {
     "teacher.examples_per_language": 9,
     "teacher.seed": 9,
     **{f"student.{key}": 2 for key in ("layers", "hidden", "heads", "ffn")},
+    **{f"student.{key}": 9 for key in ("params", "bytes", "speedup")},
     "init.source": "base",
     "init.merge": True,
     "init.measure_tokens": 9,

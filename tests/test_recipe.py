@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from headstart.checking import apply, known_keys
 from headstart.errors import HeadstartError
+from headstart.initial import RANKING
 from headstart.loading import load_recipe
 from headstart.objectives import FEATURES, OBJECTIVES
-from headstart.recipe import RANKING, RULES, Init, Recipe, Teacher, Term, Train
+from headstart.recipe import RULES, Init, Recipe, Teacher, Term, Train
 from headstart.settings import CORPUS_TASKS, SOFTENED
 from headstart.settings import OBJECTIVES as KNOWN_OBJECTIVES
 

@@ -15,7 +15,6 @@ from headstart.errors import HeadstartError
 from headstart.verbs import Out, RecipeName, Settings
 
 if TYPE_CHECKING:
-    from headstart.recipe import Recipe
     from headstart.record import Record
 
 STOPPED = 130  # the exit code after Ctrl-C
@@ -171,37 +170,36 @@ def check(recipe: RecipeName, settings: Settings = None) -> None:
 
 
 @app.command()
-def plan(recipe: RecipeName, settings: Settings = None) -> None:
-    """Tell the shape, size and cost of every student that a recipe makes."""
-    from headstart.loading import load_recipe
+def plan(
+    recipe: RecipeName,
+    settings: Settings = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Time the shapes, too.")] = False,
+) -> None:
+    """Tell the shape and size of every student that a recipe makes, and how much faster it is."""
+    from headstart.loading import expand, load_recipe
+    from headstart.plan import study_sizes
     from headstart.show import show_lines, show_table
 
-    rows = _plan(load_recipe(recipe, settings or ()))
-    head = ["model", "layers", "hidden", "heads", "ffn", "parameters", "vocabulary", "MB", "cost"]
+    found = load_recipe(recipe, settings or ())
+    sizes = study_sizes(found)
+    head = ["model", "layers", "hidden", "heads", "ffn", "parameters", "vocabulary", "MB", "faster"]
+    rows = [
+        [
+            *map(str, (one.name, one.layers, one.hidden, one.heads, one.ffn)),
+            *(f"{one.parameters[part]:,}" for part in ("total", "vocabulary")),
+            f"{one.bytes / 1e6:,.0f}",
+            f"{sizes[0].work / one.work:.1f} x",
+        ]
+        for one in sizes
+    ]
+    if measure or any(one.student.speedup for _, one in expand(found)):
+        from headstart.pace import pace
+
+        taken = pace([one.config for one in sizes], found.task)
+        rows = [[*row, f"{times:.1f} x"] for row, times in zip(rows, taken, strict=True)]
+        head = [*head, "measured"]
     show_table(head, rows)
-    show_lines("cost: products for each piece of text, as a share of the teacher's")
-
-
-def _plan(recipe: "Recipe") -> list[list[str]]:
-    """Describe the teacher and each student that differs from those before it."""
-    from tempfile import TemporaryDirectory
-
-    from headstart.loading import expand
-    from headstart.plan import plan_sizes
-    from headstart.sources import source_of
-    from headstart.stages import base_of
-
-    labels = recipe.data.labels or source_of(recipe.data).labels
-    rows: dict[tuple[str, ...], list[str]] = {}
-    with TemporaryDirectory() as folder:
-        for _, one in expand(recipe):
-            named = one.teacher.model or str(base_of(one, Path(folder)))
-            for size in plan_sizes(one, named, labels=len(labels) if labels else None):
-                shape = [str(n) for n in (size.layers, size.hidden, size.heads, size.ffn)]
-                counts = [f"{size.parameters[part]:,}" for part in ("total", "vocabulary")]
-                row = [size.name, *shape, *counts, f"{size.bytes / 1e6:,.0f}", f"{size.cost:.2f}"]
-                rows.setdefault(tuple(row), row)
-    return list(rows.values())
+    show_lines("faster: than the teacher, by estimate; measured: the same on fresh weights, here")
 
 
 for _name, _verb in verbs.STEPS.items():

@@ -6,27 +6,30 @@ import os
 import time
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from headstart import checkpoint
+from headstart.budget import BYTES, wanted_shape, work
 from headstart.families import family_of
 from headstart.layout import count_parameters, shape_of, student_changes, traits_of
+from headstart.loading import expand
 from headstart.objectives import needs_features
 from headstart.reader import read_config
-from headstart.rules import choose, student_shape
+from headstart.rules import choose
+from headstart.sources import source_of
 from headstart.stages import base_of, open_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from headstart.recipe import Recipe
     from headstart.settings import Train
     from headstart.stages import Text
 
-BYTES = 4  # of a parameter in single precision
 # Share of the bare matrix rate that training reaches, measured on two cores: see docs/log.md.
 EFFICIENCY = 0.5
 BUSY = 0.6  # load for each processor from which on an estimate says so
@@ -42,7 +45,8 @@ class Size:
         name: teacher or student.
         layers, hidden, heads, ffn: Its shape.
         parameters: `total`, and of them `vocabulary`, `transformer` and `head`.
-        cost: Products per piece, relative to the teacher's.
+        work: What it does for each piece of text, in multiply-adds.
+        config: As plain data.
     """
 
     name: str
@@ -51,7 +55,8 @@ class Size:
     heads: int
     ffn: int
     parameters: Mapping[str, int]
-    cost: float = 1.0
+    work: float
+    config: Mapping[str, Any]
 
     @property
     def bytes(self) -> int:
@@ -78,7 +83,7 @@ def plan_sizes(recipe: Recipe, named: str, *, labels: int | None = None) -> tupl
         config |= {"num_labels": labels, "id2label": {str(i): str(i) for i in range(labels)}}
     family = family_of(config)
     old = shape_of(family, config)
-    new = student_shape(old, recipe.student.model_dump(exclude_none=True))
+    new = wanted_shape(family, config, recipe.task, recipe.student.model_dump())
     layers = choose(
         old,
         new,
@@ -89,18 +94,25 @@ def plan_sizes(recipe: Recipe, named: str, *, labels: int | None = None) -> tupl
     sizes: list[Size] = []
     for name, shape, plain in (("teacher", old, config), ("student", new, changed)):
         counts = count_parameters(family, plain, recipe.task)
-        sizes.append(Size(name, shape.layers, shape.hidden, shape.heads, shape.ffn, counts))
-    teacher, student = sizes
-    ratio = _inner(student.parameters) / max(_inner(teacher.parameters), 1)
-    return teacher, Size(
-        student.name,
-        student.layers,
-        student.hidden,
-        student.heads,
-        student.ffn,
-        student.parameters,
-        ratio,
-    )
+        four = (shape.layers, shape.hidden, shape.heads, shape.ffn)
+        sizes.append(Size(name, *four, counts, work(family, plain), plain))
+    return sizes[0], sizes[1]
+
+
+def study_sizes(recipe: Recipe) -> list[Size]:
+    """Work out the teacher, then each student that differs from those before it.
+
+    Raises:
+        HeadstartError: One of them cannot be cut from its teacher.
+    """
+    labels = recipe.data.labels or source_of(recipe.data).labels
+    count = len(labels) if labels else None
+    found: list[Size] = []
+    with TemporaryDirectory() as folder:
+        for _, one in expand(recipe):
+            named = one.teacher.model or str(base_of(one, Path(folder)))
+            found += [size for size in plan_sizes(one, named, labels=count) if size not in found]
+    return found
 
 
 def _inner(parameters: Mapping[str, int]) -> int:

@@ -6,6 +6,7 @@ recipe can be checked without loading tensors; a test keeps them equal to the ta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -34,6 +35,7 @@ CORPUS_TASKS: Mapping[str, Task | None] = {
 OBJECTIVES = ("labels", "mse", "kl", "hidden", "relation")
 SOFTENED = ("kl",)  # the objectives that read a temperature
 
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kKmMgG])[bB]?)?\s*")
 Item = TypeVar("Item", str, int)
 
 
@@ -77,8 +79,18 @@ def _as_term(value: object) -> object:
     return {"weight": value} if isinstance(value, int | float | str) else value
 
 
+def _amount(value: object) -> object:
+    """Read `30M` as 30,000,000, and `50MB` the same way; a plain number stays as it is."""
+    found = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return _not_a_flag(value)
+    number, unit = found.groups()
+    return round(float(number) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[(unit or "").lower()])
+
+
 Index = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
+Amount = Annotated[int, BeforeValidator(_amount), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], AfterValidator(_distinct)]
 Positive = Annotated[float, BeforeValidator(_not_a_flag), Field(gt=0)]

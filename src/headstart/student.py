@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headstart.assembly import assemble, prefix_of
+from headstart.budget import wanted_shape
 from headstart.checkpoint import load_tokenizer, save_model
 from headstart.errors import HeadstartError
 from headstart.fitting import Fit, fit
@@ -20,7 +21,7 @@ from headstart.layout import (
     traits_of,
 )
 from headstart.reader import Named, Opened, fit_base, open_model
-from headstart.rules import Measured, Said, Scores, choose, student_shape
+from headstart.rules import Measured, Said, Scores, choose
 from headstart.transplant import magnitudes, shuffled, source_names, transplant
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def make_student(
     teacher: PreTrainedModel | Named,
     *,
     base: PreTrainedModel | Named | None = None,
-    shape: Mapping[str, int | None] | None = None,
+    shape: Mapping[str, float | None] | None = None,
     rules: Mapping[str, Said] | None = None,
     source: str = "teacher",
     scores: Measured | None = None,
@@ -71,7 +72,7 @@ def make_student(
     Args:
         teacher: A model, a folder (read tensor by tensor), or a model of the hub.
         base: The model that the teacher was fine-tuned from; for source ``base``.
-        shape: Sizes, see `student_shape`.
+        shape: Sizes or budgets, see `wanted_shape`.
         rules: Rules, see `choose`.
         source: ``teacher``: all weights are the teacher's. ``base``: the encoder is the base's,
             with what else it has under the same name; the rest of the head is fresh.
@@ -88,7 +89,7 @@ def make_student(
     old = shape_of(opened.family, opened.plain)
     selection = choose(
         old,
-        student_shape(old, shape or {}),
+        wanted_shape(opened.family, opened.plain, opened.head, shape or {}),
         rules=rules,
         source=source,
         scores={**_scores(opened, found, rules or {}), **(scores or {})},
@@ -122,13 +123,16 @@ def make_selected(
     return _make(opened, found, selection, base=base, seed=seed)
 
 
-def student_from(
+def student_from(  # noqa: PLR0913 - all but one have defaults
     teacher: PreTrainedModel | Named,
     *,
     layers: int | None = None,
     hidden: int | None = None,
     heads: int | None = None,
     ffn: int | None = None,
+    params: float | None = None,
+    bytes: float | None = None,
+    speedup: float | None = None,
     layer_rule: str | Sequence[int] = "even",
     seed: int = 0,
 ) -> PreTrainedModel:
@@ -140,13 +144,17 @@ def student_from(
         hidden: Width of its residual stream, a multiple of the head size.
         heads: How many heads it keeps; hidden / head size if not named.
         ffn: Neurons of its feed-forward blocks; in proportion to hidden if not named.
+        params: At most so many parameters; sizes that are not named are chosen within it.
+        bytes: At most so many bytes in single precision.
+        speedup: At least so many times as fast as the teacher, by estimate.
         layer_rule: Which layers, see `LAYER_RULES`, or their numbers.
         seed: Of rule ``random``.
 
     Raises:
         HeadstartError: The shape cannot be cut from this teacher.
     """
-    shape = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn}
+    sizes = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn}
+    shape = {**sizes, "params": params, "bytes": bytes, "speedup": speedup}
     return make_student(teacher, shape=shape, rules={"layers": layer_rule}, seed=seed).model
 
 
@@ -155,7 +163,7 @@ def cut_checkpoint(
     out: str | Path,
     *,
     base: Named | None = None,
-    shape: Mapping[str, int | None] | None = None,
+    shape: Mapping[str, float | None] | None = None,
     rules: Mapping[str, Said] | None = None,
     source: str = "teacher",
     seed: int = 0,

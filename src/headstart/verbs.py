@@ -39,6 +39,9 @@ def init(
     hidden: Annotated[int | None, typer.Option(help="Width of its residual stream.")] = None,
     heads: Annotated[int | None, typer.Option(help="Its attention heads.")] = None,
     ffn: Annotated[int | None, typer.Option(help="Its feed-forward neurons.")] = None,
+    params: Annotated[str | None, typer.Option(help="Or a budget: such as 30M.")] = None,
+    size: Annotated[str | None, typer.Option("--bytes", help="The same: such as 50MB.")] = None,
+    speedup: Annotated[float | None, typer.Option(help="The same: such as 4.")] = None,
     base: Annotated[str | None, typer.Option(help="The teacher's base, for source base.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -51,7 +54,8 @@ def init(
     from headstart.show import show_lines
     from headstart.student import cut_checkpoint
 
-    shape = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn}
+    shape = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn,
+             "params": params, "bytes": size, "speedup": speedup}  # fmt: skip
     recipe = load_recipe(  # checks names and settings; a cut reads neither task nor data
         {
             "task": "classification",
@@ -77,7 +81,11 @@ def init(
         source=recipe.init.source,
         seed=seed,
     )
-    show_lines(f"{out}: {made.model.num_parameters():,} parameters")
+    new = made.selection.student
+    show_lines(
+        f"{out}: {new.layers} layers, {new.hidden} channels, {made.model.num_parameters():,} "
+        "parameters"
+    )
 
 
 def refit(
