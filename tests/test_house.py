@@ -30,8 +30,8 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     ),
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
     "training": (
-        """console reader assembly checkpoint packed student places stream principal refit
-        measure calibration merging state
+        """console store reader assembly cutting checkpoint packed student places stream principal
+        refit measure calibration merging state
         features prepare
         evaluate teacher train tune stages groundwork general starts repair bench""",
         "transformers accelerate safetensors huggingface_hub rich filelock",

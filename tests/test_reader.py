@@ -87,7 +87,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: write_config(f, num_hidden_layers=3),
         r"layer\.3\..*not in the table",
     ),
-    "quantized": (quantized, r"(?s)classifier\.weight is stored as torch\.int8.*quantization"),
+    "quantized": (quantized, r"(?s)classifier\.weight is stored as I8.*quantization"),
     "a tensor less": (without_a_tensor, r"bert\.pooler\.dense\.bias is missing"),
     "other head": (
         lambda f: write_config(f, architectures=["BertForTokenClassification"]),

@@ -23,7 +23,7 @@ from headstart.families import family_of
 from headstart.layout import Family, Head, entries
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
 CLASSES: Mapping[Head, Any] = {
     "classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -87,9 +87,36 @@ def assemble(
             dtype=first.dtype,
             output_loading_info=True,
         )
-    family = family_of(config.to_dict())
-    named = {e.name(prefix_of(family, head)) for e in entries(family, config.to_dict(), head)}
-    strays = {*report["unexpected_keys"], *(set(model.state_dict()) ^ named)}
+    _check_names(model, head, report["unexpected_keys"])
+    model.config.name_or_path = model.name_or_path = ""  # it would be "None"
+    return model.eval()
+
+
+def hollow(config: PreTrainedConfig, head: Head) -> PreTrainedModel:
+    """Give a model without weights, to write tensors that are at hand under its config.
+
+    Args:
+        config: The model's config; it is not changed.
+        head: The model's head.
+
+    Raises:
+        HeadstartError: As `assemble`.
+    """
+    config = copy.deepcopy(config)
+    config.dtype = torch.float32
+    config.architectures = [CLASSES[head][type(config)].__name__]
+    with quiet(), torch.device("meta"):
+        model = CLASSES[head][type(config)](config)
+    _check_names(model, head)
+    return model
+
+
+def _check_names(model: PreTrainedModel, head: Head, unexpected: Iterable[str] = ()) -> None:
+    """Hold a model's tensors against its family's table."""
+    plain = model.config.to_dict()
+    family = family_of(plain)
+    named = {e.name(prefix_of(family, head)) for e in entries(family, plain, head)}
+    strays = {*unexpected, *(set(model.state_dict()) ^ named)}
     if strays:
         raise HeadstartError(
             f"the table of {family.model_type} and the installed transformers disagree about "
@@ -97,8 +124,6 @@ def assemble(
             where="headstart/families.py",
             way_out="install a transformers release that headstart was tested with",
         )
-    model.config.name_or_path = model.name_or_path = ""  # it would be "None"
-    return model.eval()
 
 
 def prefix_of(family: Family, head: Head) -> str:

@@ -39,10 +39,13 @@ from headstart.reader import (
     weight_files,
 )
 from headstart.selection import Selection, full
+from headstart.store import write
 from headstart.transplant import transplant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from headstart.store import Flow
 
 _TOKENIZERS: Any = AutoTokenizer
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -219,6 +222,7 @@ def save_model(
     folder: str | Path,
     *,
     selection: Selection | None = None,
+    flow: Flow | None = None,
 ) -> None:
     """Write a folder that the stock classes load; it appears whole or not at all.
 
@@ -227,6 +231,7 @@ def save_model(
         tokenizer: Written beside it.
         folder: Made with its parents; an older model there is replaced.
         selection: Written as ``selection.json``.
+        flow: Weights of a model that has none of its own, see `hollow` and `Cut.flow`.
 
     Raises:
         HeadstartError: The folder holds something that is no model.
@@ -242,9 +247,13 @@ def save_model(
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         with quiet():
-            for part in (model, tokenizer):
-                if part is not None:
-                    cast("Any", part).save_pretrained(fresh)
+            if flow is None:
+                cast("Any", model).save_pretrained(fresh)
+            else:
+                write(fresh / "model.safetensors", *flow)
+                model.config.save_pretrained(fresh)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(fresh)
         if selection is not None:
             (fresh / "selection.json").write_text(selection.to_json(), encoding="utf-8")
         _put(fresh, folder)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from headstart.errors import HeadstartError
@@ -21,11 +22,14 @@ from headstart.families import family_of
 from headstart.fitting import Fit, fit
 from headstart.layout import ARCHITECTURES, Family, Head
 from headstart.selection import Selection
+from headstart.store import TYPES, Room, Stored, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from torch import Tensor
+
+    from headstart.transplant import Read
 
 # Their types are open; what is taken from them is typed where it is taken.
 _HUB: Any = huggingface_hub
@@ -48,16 +52,19 @@ class Opened:
         family: Its table.
         head: Its head; ``none`` also for heads that no table knows.
         shapes: Shape of each tensor by name.
-        read: Gives one tensor by name, on the CPU, in single precision or better.
+        read: Gives one tensor by name, or some of its rows, on the CPU, in single precision or
+            better; it is good until the next one is read.
         where: The folder or class, for errors.
+        kind: The type in which all its weights are read; None if there are several.
     """
 
     config: PreTrainedConfig
     family: Family
     head: Head
     shapes: Mapping[str, tuple[int, ...]]
-    read: Callable[[str], Tensor]
+    read: Read
     where: str
+    kind: torch.dtype | None
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -85,8 +92,9 @@ def _open_memory(model: PreTrainedModel) -> Opened:
         family,
         _head_of([type(model).__name__]),
         {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        lambda name: _widened(tensors[name].detach().cpu(), name),
+        lambda name, rows=None: _widened(tensors[name].detach()[rows or ...].cpu(), name),
         type(model).__name__,
+        _only({_wide(t.dtype) for t in tensors.values() if t.is_floating_point()}),
     )
 
 
@@ -106,22 +114,22 @@ def read_config(named: Named) -> PreTrainedConfig:
 def _open_folder(folder: Path) -> Opened:
     config = read_config(folder)
     files = weight_files(folder)
-    shapes: dict[str, tuple[int, ...]] = {}
-    places: dict[str, tuple[Any, str]] = {}
+    places: dict[str, Stored] = {}
     for file in files:
         with _broken_file(file):
-            handle: Any = safe_open(file, framework="pt")
-            for stored in handle.keys():  # noqa: SIM118 - a handle is no mapping
-                name = _modern(stored)
-                shapes[name] = tuple(handle.get_slice(stored).get_shape())
-                places[name] = (handle, stored)
+            places |= {_modern(name): one for name, one in stored(file).items()}
 
-    def read(name: str) -> Tensor:
-        handle, stored = places[name]
-        return _widened(handle.get_tensor(stored), name)
+    room = Room()
 
+    def read(name: str, rows: slice | None = None, /) -> Tensor:
+        if places[name].kind not in TYPES:
+            raise _no_weight(name, places[name].kind)
+        return _widened(places[name].read(rows, room), name)
+
+    kinds = {_wide(TYPES[one.kind]) for one in places.values() if one.kind in TYPES}
     family, head = family_of(config.to_dict()), _head_of(config.architectures or [])
-    return Opened(config, family, head, shapes, read, str(folder))
+    shapes = {name: one.shape for name, one in places.items()}
+    return Opened(config, family, head, shapes, read, str(folder), _only(kinds))
 
 
 def _modern(name: str) -> str:
@@ -141,12 +149,24 @@ def _head_of(architectures: Sequence[str]) -> Head:
 
 def _widened(tensor: Tensor, name: str) -> Tensor:
     if not tensor.is_floating_point() or tensor.element_size() < 2:
-        raise HeadstartError(
-            f"{name} is stored as {tensor.dtype}",
-            where=name,
-            way_out="give the model before its quantization",
-        )
-    return tensor.float() if tensor.element_size() == 2 else tensor
+        raise _no_weight(name, str(tensor.dtype))
+    return tensor.to(_wide(tensor.dtype))
+
+
+def _no_weight(name: str, kind: str) -> HeadstartError:
+    return HeadstartError(
+        f"{name} is stored as {kind}",
+        where=name,
+        way_out="give the model before its quantization",
+    )
+
+
+def _wide(kind: torch.dtype) -> torch.dtype:
+    return torch.float32 if kind.itemsize == 2 else kind
+
+
+def _only(kinds: set[torch.dtype]) -> torch.dtype | None:
+    return next(iter(kinds)) if len(kinds) == 1 else None
 
 
 @contextmanager

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headstart.assembly import assemble, prefix_of
+from headstart.assembly import assemble, hollow
 from headstart.budget import wanted_shape
 from headstart.checkpoint import load_tokenizer, save_model
+from headstart.cutting import Cut, checked, plan_cut
 from headstart.errors import HeadstartError
-from headstart.fitting import Fit, fit
 from headstart.folders import claim
 from headstart.layout import (
-    Entry,
     entries,
-    lengths,
     shape_of,
-    student_changes,
     traits_of,
 )
-from headstart.reader import Named, Opened, fit_base, open_model
+from headstart.reader import Named, Opened, open_model
 from headstart.rules import Measured, Said, Scores, choose
-from headstart.transplant import magnitudes, shuffled, source_names, transplant
+from headstart.transplant import magnitudes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
+    from headstart.fitting import Fit
     from headstart.selection import Selection
 
 SELECTION = "headstart_selection"  # a student in memory knows what it keeps of its teacher
@@ -85,18 +82,9 @@ def make_student(
         HeadstartError: Shape, rules, teacher or base are at fault.
     """
     opened = open_model(teacher)
-    found = _checked(opened)
-    old = shape_of(opened.family, opened.plain)
-    selection = choose(
-        old,
-        wanted_shape(opened.family, opened.plain, opened.head, shape or {}),
-        rules=rules,
-        source=source,
-        scores={**_scores(opened, found, rules or {}), **(scores or {})},
-        seed=seed,
-        traits=traits_of(opened.family, opened.plain),
-    )
-    return _make(opened, found, selection, base=base, seed=seed)
+    found = checked(opened)
+    selection = _chosen(opened, found, shape, rules, source=source, scores=scores, seed=seed)
+    return _made(plan_cut(opened, found, selection, base=base, seed=seed), seed=seed)
 
 
 def make_selected(
@@ -113,14 +101,14 @@ def make_selected(
             fault.
     """
     opened = open_model(teacher)
-    found = _checked(opened)
+    found = checked(opened)
     if shape_of(opened.family, opened.plain) != selection.teacher:
         raise HeadstartError(
             f"the selection is for a teacher of {selection.teacher}",
             where=opened.where,
             way_out="choose again for this teacher",
         )
-    return _make(opened, found, selection, base=base, seed=seed)
+    return _made(plan_cut(opened, found, selection, base=base, seed=seed), seed=seed)
 
 
 def student_from(  # noqa: PLR0913 - all but one have defaults
@@ -167,20 +155,26 @@ def cut_checkpoint(
     rules: Mapping[str, Said] | None = None,
     source: str = "teacher",
     seed: int = 0,
-) -> Made:
+) -> tuple[Selection, int]:
     """Cut a student from a teacher on disk and write its folder, tokenizer included.
+
+    Neither model is ever held as one: tensors go from file to file.
+
+    Returns:
+        What it keeps of its teacher, and its number of parameters.
 
     Raises:
         HeadstartError: As `make_student`; or the output folder holds something.
     """
     out = claim(out, teacher)
-    made = make_student(teacher, base=base, shape=shape, rules=rules, source=source, seed=seed)
-    save_model(made.model, load_tokenizer(teacher), out, selection=made.selection)
-    return made
-
-
-def _checked(opened: Opened) -> Fit:
-    return fit(opened.family, opened.plain, opened.head, opened.shapes, where=opened.where)
+    opened = open_model(teacher)
+    found = checked(opened)
+    selection = _chosen(opened, found, shape, rules, source=source, seed=seed)
+    done = plan_cut(opened, found, selection, base=base, seed=seed)
+    tokenizer, flow = load_tokenizer(teacher), done.flow()
+    model = hollow(done.config, done.head) if flow else _made(done, seed=seed).model
+    save_model(model, tokenizer, out, selection=selection, flow=flow)
+    return selection, model.num_parameters()
 
 
 def _scores(
@@ -194,67 +188,29 @@ def _scores(
     return {"magnitude": magnitudes(opened.read, listed, shape, prefix=found.prefix)}
 
 
-def _make(
+def _chosen(
     opened: Opened,
     found: Fit,
-    selection: Selection,
+    shape: Mapping[str, float | None] | None,
+    rules: Mapping[str, Said] | None,
     *,
-    base: PreTrainedModel | Named | None,
+    source: str,
+    scores: Measured | None = None,
     seed: int,
-) -> Made:
-    config = _config(opened, selection)
-    source = selection.source
-    origin, at = _origin(base, opened) if source == "base" else (opened, found)
-    prefix = prefix_of(opened.family, opened.head)
-    wanted = entries(opened.family, config.to_dict(), opened.head)
-    copied = [] if source == "scratch" else [e for e in wanted if e.template not in at.absent]
-    tensors = transplant(
-        origin.read,
-        copied,
-        selection,
-        sizes=lengths(opened.family, opened.plain),
-        source_prefix=at.prefix,
-        target_prefix=prefix,
-    )
-    if source == "permuted":
-        tensors = {name: shuffled(name, t, seed=seed) for name, t in tensors.items()}
-    names = {e.name(prefix): source_names(e, selection, at.prefix) for e in copied}
-    used = {e.name(found.prefix) for e in wanted if e.tied}
-    if source not in ("scratch", "base"):
-        used.update(*names.values())
-    model = assemble(config, opened.head, tensors, seed=seed)
-    vars(model)[SELECTION] = selection
-    return Made(
-        model,
-        selection,
-        {e.name(prefix): _origin_of(e, names, source, prefix) for e in wanted},
-        tuple(name for name in opened.shapes if name not in used),
+) -> Selection:
+    return choose(
+        shape_of(opened.family, opened.plain),
+        wanted_shape(opened.family, opened.plain, opened.head, shape or {}),
+        rules=rules,
+        source=source,
+        scores={**_scores(opened, found, rules or {}), **(scores or {})},
+        seed=seed,
+        traits=traits_of(opened.family, opened.plain),
     )
 
 
-def _origin_of(entry: Entry, names: Mapping[str, Sequence[str]], source: str, prefix: str) -> str:
-    if entry.tied:
-        return f"tied:{entry.tied.format(p=prefix)}"
-    name = entry.name(prefix)
-    return f"{source}:{' + '.join(names[name])}" if name in names else "fresh"
-
-
-def _origin(base: PreTrainedModel | Named | None, teacher: Opened) -> tuple[Opened, Fit]:
-    """Open the base, and hold it against the teacher's config."""
-    if base is None:
-        raise HeadstartError(
-            "source base needs the model that the teacher was fine-tuned from",
-            where="recipe key teacher.base",
-            way_out="name it there, or choose another init.source",
-        )
-    opened = open_model(base)
-    return opened, fit_base(opened, teacher, teacher.head)
-
-
-def _config(opened: Opened, selection: Selection) -> PreTrainedConfig:
-    """Give the teacher's config with the student's sizes."""
-    family, plain, shape = opened.family, opened.plain, selection.student
-    config = copy.deepcopy(opened.config)
-    for key, value in student_changes(family, plain, shape, layers=selection.layers).items():
-        setattr(config, key, value)
-    return config
+def _made(done: Cut, *, seed: int) -> Made:
+    """Put what is cut into a model; what is fresh is drawn."""
+    model = assemble(done.config, done.head, done.tensors(), seed=seed)
+    vars(model)[SELECTION] = done.selection
+    return Made(model, done.selection, done.provenance, done.unused)

@@ -7,8 +7,9 @@ held whole.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from itertools import chain
+from math import prod
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import torch
@@ -18,11 +19,21 @@ from headstart.layout import Axis, Entry, Shape, dim_length
 from headstart.selection import UNITS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from headstart.selection import Selection
 
-Read = Callable[[str], Tensor]
+BLOCK = 1 << 20  # values of a table of pieces that are read at once
+
+
+class Read(Protocol):
+    """Gives a tensor by name, or some of its rows."""
+
+    def __call__(self, name: str, rows: slice | None = None, /) -> Tensor:
+        """Do so."""
+        ...
 
 
 def cut(
@@ -44,11 +55,14 @@ def cut(
     Returns:
         A new tensor of the same type.
     """
+    is_new = False
     for dim, axis in enumerate(entry.axes):
         kept = selection.keep(axis, entry.layer, sizes, donor)
         if kept is not None and kept != tuple(range(dim_length(axis, sizes))):
             tensor = tensor.index_select(dim, torch.tensor(kept, device=tensor.device))
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+            is_new = True
+    tensor = tensor.detach()
+    return tensor if is_new else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def transplant(
@@ -76,15 +90,54 @@ def transplant(
     student: dict[str, Tensor] = {}
     for entry in entries:
         if not entry.tied:
-            donors = selection.donors(entry.axes, entry.layer)
-            parts = [
-                cut(read(entry.name(source_prefix, donor)), entry, selection, sizes, donor)
-                for donor in donors
-            ]
-            student[entry.name(target_prefix)] = (
-                parts[0] if len(parts) == 1 else _joined(parts, entry, selection, donors)
-            )
+            parts = blocks(read, entry, selection, sizes=sizes, source_prefix=source_prefix)
+            student[entry.name(target_prefix)] = _filled(parts, dim_length(entry.axes[0], sizes))
     return student
+
+
+def blocks(
+    read: Read,
+    entry: Entry,
+    selection: Selection,
+    *,
+    sizes: Mapping[Axis, int],
+    source_prefix: str,
+) -> Iterator[Tensor]:
+    """Make one of a student's tensors: rows of a large table of pieces, one block after the other.
+
+    Args:
+        read: Gives a teacher's tensor by name.
+        entry: The student's tensor.
+        selection: What is kept.
+        sizes: The teacher's length of each axis.
+        source_prefix: Prefix of the encoder's names in the teacher.
+
+    Yields:
+        New tensors.
+    """
+    names = source_names(entry, selection, source_prefix)
+    shape = tuple(dim_length(dim, sizes) for dim in entry.axes)
+    if entry.axes[0] == "vocab" and prod(shape) > BLOCK:
+        step = max(BLOCK // prod(shape[1:]), 1)
+        for start in range(0, shape[0], step):
+            yield cut(read(names[0], slice(start, start + step)), entry, selection, sizes)
+        return
+    donors = selection.donors(entry.axes, entry.layer)
+    named = zip(names, donors, strict=True)
+    parts = [cut(read(name), entry, selection, sizes, donor) for name, donor in named]
+    yield parts[0] if len(parts) == 1 else _joined(parts, entry, selection, donors)
+
+
+def _filled(parts: Iterator[Tensor], rows: int) -> Tensor:
+    """Put blocks of rows together without holding them twice."""
+    first = next(parts)
+    if len(first) >= rows or (second := next(parts, None)) is None:
+        return first
+    whole, at = first.new_empty(rows, *first.shape[1:]), 0
+    for part in chain((first, second), parts):
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
 
 
 def _joined(

@@ -72,7 +72,7 @@ def init(
             where="recipe key init.refit",
             way_out="leave it out, and run headstart refit on what init writes",
         )
-    made = cut_checkpoint(
+    selection, parameters = cut_checkpoint(
         teacher,
         out,
         base=base if recipe.init.source == "base" else None,
@@ -81,11 +81,8 @@ def init(
         source=recipe.init.source,
         seed=seed,
     )
-    new = made.selection.student
-    show_lines(
-        f"{out}: {new.layers} layers, {new.hidden} channels, {made.model.num_parameters():,} "
-        "parameters"
-    )
+    new = selection.student
+    show_lines(f"{out}: {new.layers} layers, {new.hidden} channels, {parameters:,} parameters")
 
 
 def refit(
