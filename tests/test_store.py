@@ -1,4 +1,4 @@
-"""Safetensors read by ranges, and written as they come: the bytes of the library, not held whole."""
+"""Safetensors read by ranges and written as tensors come: the bytes of the library, not held."""
 
 from __future__ import annotations
 
