@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-BATCH_TOKENS = 4096  # padded pieces of one forward pass without gradients
+# Padded pieces of one forward pass without gradients: a processor's caches hold the neurons of so
+# many, and more are slower (docs/performance.md); an accelerator wants to be filled.
+BATCH_TOKENS = {"cpu": 1024}
+ELSEWHERE = 4096
 
 
 def predict(
@@ -39,9 +42,8 @@ def predict(
     Returns:
         Logits, shape (units, classes), the same on every process.
     """
-    batches = pack(
-        encoded.lengths, np.argsort(-encoded.lengths, kind="stable"), tokens=BATCH_TOKENS
-    )
+    tokens = BATCH_TOKENS.get(accelerator.device.type, ELSEWHERE)
+    batches = pack(encoded.lengths, np.argsort(-encoded.lengths, kind="stable"), tokens=tokens)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     logits = torch.zeros(len(encoded.gold), number_of_labels(model))
     was_training = model.training

@@ -1,0 +1,246 @@
+"""A whole distillation beside what else does it, and beside the arithmetic alone.
+
+    pip install textbrewer
+    python benchmarks/distil.py [--pieces 50000] [--rows 40] [--threads N]
+
+A 12 x 768 teacher answers, a 6 x 384 student learns its logits by mean squared error, for three
+epochs over the train rows of the packaged MASSIVE extract (10 locales). Each side starts from the
+same weights: headstart (teacher pass first, then batches by length, only the embedding's rows that
+occur); TextBrewer's GeneralDistiller and a transformers Trainer whose compute_loss asks the
+teacher, both as customary (random batches of 32, padded to the longest), and both with headstart's
+batches. All are in fp32, with the same AdamW, clipping and dropout; nobody evaluates or saves.
+The limit is the products of the student's matrices on real pieces, forward and backward, at the
+rate of bare products.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
+from torch.utils.data import DataLoader
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
+
+from headstart.checkpoint import load_tokenizer
+from headstart.encode import collate
+from headstart.loading import load_recipe
+from headstart.settings import Train
+from headstart.stages import base_of, job_for, open_text
+from headstart.teacher import teacher_pass
+from headstart.train import Dev, batches_of, fit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headstart.stages import Text
+
+Model = BertForSequenceClassification
+EPOCHS, RATE, BATCH, LABELS = 3, 1e-4, 32, 60
+
+
+def models(pieces: int) -> tuple[Model, Model]:
+    """Make teacher and student with random weights; what is learned does not matter here."""
+    torch.manual_seed(0)
+    made = []
+    for layers, hidden, heads in ((12, 768, 12), (6, 384, 6)):
+        config = BertConfig(
+            vocab_size=pieces, hidden_size=hidden, num_hidden_layers=layers,
+            num_attention_heads=heads, intermediate_size=4 * hidden, num_labels=LABELS,
+        )  # fmt: skip
+        made.append(BertForSequenceClassification(config).eval())
+    return made[0], made[1]
+
+
+def texts(rows: int) -> Text:
+    """Tokenize the packaged extract's train rows."""
+    recipe = load_recipe("quickstart", [f"data.examples_per_language={rows}"])
+    with tempfile.TemporaryDirectory() as folder:
+        recipe_base = base_of(recipe, Path(folder))
+        tokenizer = load_tokenizer(str(recipe_base))
+        return open_text(recipe.data, recipe.task, tokenizer)
+
+
+def ours(
+    text: Text, teacher: Model, student: Model, *, embeddings: str, tokens: int
+) -> dict[str, float]:
+    """Ask the teacher once, then train."""
+    accelerator = Accelerator(cpu=True)
+    settings = Train.model_validate(
+        {"objective": {"mse": 1.0}, "epochs": EPOCHS, "learning_rate": RATE, "precision": "fp32",
+         "batch_tokens": tokens, "word_embeddings": embeddings}
+    )  # fmt: skip
+    train = text.splits["train"]
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        answers = teacher_pass(
+            teacher, train, Path(folder), weights="random", accelerator=accelerator
+        )
+        job = job_for(text, settings, accelerator, seed=0, teacher=answers.logits)
+        object.__setattr__(job, "evaluate", lambda _: Dev(0.0, 0.0))
+        progress = fit(student, job)
+    whole = time.perf_counter() - start
+    return {"whole": whole, "teacher": answers.seconds, "loop": progress.seconds}
+
+
+class Batches:
+    """Batches of one epoch after the other, as dictionaries."""
+
+    def __init__(self, text: Text, tokens: int | None) -> None:
+        """Cut them at random, or as headstart does."""
+        self.train, self.epoch = text.splits["train"], 0
+        settings = Train.model_validate({"batch_tokens": tokens or BATCH})
+        self.job = job_for(text, settings, Accelerator(cpu=True), seed=0)
+        self.by_length = tokens is not None
+
+    def __len__(self) -> int:
+        """Count those of an epoch."""
+        if self.by_length:
+            return len(batches_of(self.job, 0))
+        return -(-len(self.train) // BATCH)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Give the rows of each."""
+        self.epoch += 1
+        if self.by_length:
+            yield from (index.tolist() for index in batches_of(self.job, self.epoch - 1))
+            return
+        order = np.random.default_rng(self.epoch).permutation(len(self.train))
+        yield from (order[i : i + BATCH].tolist() for i in range(0, len(order), BATCH))
+
+    def loader(self) -> DataLoader[Any]:
+        """Load and pad them in this process, as a data loader does unless told otherwise."""
+
+        def pad(rows: list[int]) -> dict[str, Any]:
+            batch = collate(self.train, np.array(rows), device=torch.device("cpu"))
+            return {**batch.inputs, "labels": batch.gold}
+
+        return DataLoader(range(len(self.train)), batch_sampler=self, collate_fn=pad)  # type: ignore[arg-type]
+
+
+def adamw(student: Model) -> torch.optim.AdamW:
+    """Give the optimizer of all sides."""
+    return torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+
+
+def textbrewer(
+    text: Text, teacher: Model, student: Model, *, tokens: int | None
+) -> dict[str, float]:
+    """Run TextBrewer's general distiller on logits."""
+    with tempfile.TemporaryDirectory() as folder:
+        distiller = GeneralDistiller(
+            TrainingConfig(device="cpu", output_dir=folder, log_dir=None, ckpt_frequency=0,
+                           ckpt_epoch_frequency=EPOCHS + 1),
+            DistillationConfig(temperature=1, kd_loss_type="mse", hard_label_weight=0),
+            teacher, student, lambda _, out: {"logits": out.logits},
+            lambda _, out: {"logits": out.logits},
+        )  # fmt: skip
+        start = time.perf_counter()
+        with distiller:
+            distiller.train(
+                adamw(student), Batches(text, tokens).loader(), num_epochs=EPOCHS,
+                callback=None, max_grad_norm=1.0,
+            )  # fmt: skip
+        spent = time.perf_counter() - start
+    return {"whole": spent, "teacher": 0.0, "loop": spent}
+
+
+class Asking(Trainer):
+    """A trainer whose loss asks the teacher at every step."""
+
+    teacher: Any
+    batches: Batches
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Give the batches."""
+        return self.batches.loader()
+
+    def compute_loss(
+        self, model: Model, inputs: dict[str, torch.Tensor], *_: object, **__: object
+    ) -> torch.Tensor:
+        """Compare logits."""
+        inputs.pop("labels")
+        with torch.no_grad():
+            wanted = self.teacher(**inputs).logits
+        return (model(**inputs).logits - wanted).pow(2).sum(-1).mean()
+
+
+def trainer(text: Text, teacher: Model, student: Model, *, tokens: int | None) -> dict[str, float]:
+    """Run a transformers Trainer."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, use_cpu=True, num_train_epochs=EPOCHS, save_strategy="no", report_to=[],
+            logging_strategy="no", disable_tqdm=True, log_level="error", max_grad_norm=1.0,
+        )  # fmt: skip
+        asking = Asking(student, arguments, optimizers=(adamw(student), None))
+        asking.teacher, asking.batches = teacher, Batches(text, tokens)
+        start = time.perf_counter()
+        asking.train()
+        spent = time.perf_counter() - start
+    return {"whole": spent, "teacher": 0.0, "loop": spent}
+
+
+def products() -> float:
+    """Measure bare products of matrices with all threads, in operations per second."""
+    a, b, best = torch.ones(1024, 1024), torch.ones(1024, 1024), math.inf
+    for _ in range(30):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - start)
+    return 2 * 1024**3 / best
+
+
+def main() -> None:
+    """Run all sides in turn, and print seconds and ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pieces", type=int, default=50_000)
+    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads or torch.get_num_threads())
+    text = texts(given.rows)
+    train = text.splits["train"]
+    tokens = round(BATCH * float(train.lengths.mean()))
+    sides = {
+        "headstart": partial(ours, embeddings="rows", tokens=tokens),
+        "headstart, whole table": partial(ours, embeddings="train", tokens=tokens),
+        "TextBrewer": partial(textbrewer, tokens=None),
+        "TextBrewer, our batches": partial(textbrewer, tokens=tokens),
+        "Trainer": partial(trainer, tokens=None),
+        "Trainer, our batches": partial(trainer, tokens=tokens),
+    }
+    teacher, student = models(given.pieces)
+    inner = sum(p.numel() for p in student.bert.encoder.parameters() if p.dim() > 1)
+    work, rate = 6 * inner * EPOCHS * int(train.lengths.sum()), products()
+    print(
+        f"{len(train)} texts, {train.lengths.sum():,} pieces, {EPOCHS} epochs; a table of "
+        f"{given.pieces:,}; {torch.get_num_threads()} threads, {rate / 1e9:.0f} GFLOP/s"
+    )
+    print(f"{'limit (student alone)':<26}{work / rate:7.1f} s")
+    found: dict[str, dict[str, float]] = {}
+    for name, side in sides.items():
+        teacher.eval()
+        found[name] = side(text, teacher, copy.deepcopy(student))
+        told, first = found[name], found["headstart"]
+        speed = EPOCHS * int(train.lengths.sum()) / told["loop"]
+        print(f"{name:<26}{told['whole']:7.1f} s, of it teacher pass {told['teacher']:5.1f}; "
+              f"{speed:6,.0f} pieces/s, {work / rate / told['loop']:4.0%} of the limit; "
+              f"{told['whole'] / first['whole']:5.2f} x headstart", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
