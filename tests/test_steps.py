@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from headstart import plan, steps
+from headstart import forecast, steps
 from headstart.checkpoint import save_model
 from headstart.errors import HeadstartError
+from headstart.forecast import describe, estimate
 from headstart.loading import apply
-from headstart.plan import describe, estimate
 from headstart.stages import open_text
 from headstart.steps import check, distil, evaluate_model, finetune
 from tiny import tiny_model, tiny_tokenizer
@@ -272,7 +272,7 @@ def test_a_start_that_arms_share_is_counted_once(
     made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All but the refit takes under a second here, so that the sentence gives the refits' time."""
-    monkeypatch.setattr(plan, "matrix_rate", lambda: 1e9)
+    monkeypatch.setattr(forecast, "matrix_rate", lambda _: 1e9)
     recipe = apply(made[0], {"init.refit": {"tokens": 10**8}, "teacher.model": str(made[1])})
     text = open_text(recipe.data, recipe.task, tiny_tokenizer())
 

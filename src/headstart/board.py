@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.console import console, leads
-from headstart.plan import describe_seconds
+from headstart.forecast import describe_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

@@ -17,10 +17,10 @@ from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
 from headstart.folders import atomic_write
+from headstart.forecast import describe, how_long
 from headstart.groundwork import check_texts, reads_text
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
-from headstart.plan import describe, how_long
 from headstart.prepare import open_accelerator
 from headstart.record import Record, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions

@@ -15,10 +15,11 @@ from headstart.errors import HeadstartError, combine
 from headstart.evaluate import predict, score_languages
 from headstart.features import Features
 from headstart.folders import claim
+from headstart.forecast import describe, estimate
 from headstart.groundwork import check_texts
 from headstart.loading import data_of, expand
 from headstart.objectives import needs_features, needs_teacher
-from headstart.plan import Size, describe, estimate, plan_sizes
+from headstart.plan import Size, plan_sizes
 from headstart.prepare import check_tracker, open_accelerator
 from headstart.reader import read_config, read_selection
 from headstart.stages import add_unlabelled, base_of, job_for, open_text

@@ -16,9 +16,9 @@ from headstart.board import DONE, ELSEWHERE, LEFT, Board, shown
 from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
+from headstart.forecast import describe, how_long
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
-from headstart.plan import describe, how_long
 from headstart.record import read_record, write_runs
 from headstart.run import SHARED, run, run_signature
 

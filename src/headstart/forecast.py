@@ -1,0 +1,233 @@
+"""How long a recipe will take: products for each piece, over what this machine does a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from headstart import checkpoint
+from headstart.groundwork import measured_rules
+from headstart.objectives import needs_features
+from headstart.plan import Size, plan_sizes
+from headstart.prepare import has_fast_bf16
+from headstart.stages import base_of, open_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from headstart.recipe import Recipe
+    from headstart.settings import Train
+    from headstart.stages import Text
+
+# What follows was fitted to the seconds of 40 runs: see docs/performance.md.
+EFFICIENCY = {"fp32": 0.7, "bf16": 0.5}  # share of bare products that one thread's training reaches
+THREADS = 0.8  # so many threads are worth as one to this power
+FILLED = 0.95  # share of a batch that is no padding
+TRIALS = {"teacher": 3.5}  # rates that auto tries at a share of the steps, retries counted in
+FRESHER = 7.0  # the same for other first weights: they often learn nothing in the first round
+# A refit: forward passes of both models, and what a normal equation costs (in double precision)
+# for each multiply-add of its sum.
+REFIT_PASSES, REFIT_SUMS = 2.1, 6.9
+BUSY = 0.6  # load for each processor from which on an estimate says so
+
+
+def busy() -> str:
+    """Say that other programs hold this machine, which no estimate knows; empty if none do."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < BUSY * (os.cpu_count() or 1):
+        return ""
+    return f"; longer while other programs are at work here (load {load:.1f})"
+
+
+@cache
+def matrix_rate(precision: str = "fp32") -> float:
+    """Measure this machine's matrix products for half a second.
+
+    One thread is measured at its best, and others are counted on top of it: what else the machine
+    is doing just now says nothing about the hours to come.
+
+    Args:
+        precision: fp32 or bf16.
+
+    Returns:
+        Floating-point operations per second.
+    """
+    threads = torch.get_num_threads()
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    torch.set_num_threads(1)
+    try:
+        a, b = torch.ones(512, 384, dtype=kind), torch.ones(384, 1536, dtype=kind)
+        began, best = time.perf_counter(), float("inf")
+        while time.perf_counter() - began < 0.5:
+            start = time.perf_counter()
+            torch.mm(a, b)
+            best = min(best, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return threads**THREADS * 2 * 512 * 384 * 1536 / best
+
+
+def _each(train: Train) -> float:
+    """Seconds of a multiply-add in a training, as its precision will be."""
+    precision = train.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    return 2 / (matrix_rate(precision) * EFFICIENCY[precision])
+
+
+def seconds_for(
+    recipe: Recipe, text: Text, sizes: tuple[Size, Size], *, teachers: int
+) -> dict[str, float]:
+    """Estimate the seconds of each stage from products per piece and the measured rate.
+
+    Args:
+        recipe: One run.
+        text: Its corpus, tokenized.
+        sizes: Teacher and student.
+        teachers: 1 where the teacher is yet to be fine-tuned and asked, otherwise 0.
+
+    Returns:
+        Seconds under teacher, `teacher pass`, measuring, refit, general, student and evaluation.
+    """
+    pieces = {name: int(split.lengths.sum()) for name, split in text.splits.items()}
+    more_text = (recipe.data.text_per_language or 0) * len(text.languages)
+    pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
+    teacher, student = (size.work * _each(recipe.train) for size in sizes)
+    init, general = recipe.init, recipe.init.general
+    learned = FILLED * general.steps * general.batch_tokens if general else 0.0
+    step = 3 * student + (teacher if needs_features(recipe.train.objective) else 0.0)
+    fit = _passes(recipe.train, pieces["train"], TRIALS.get(init.source, FRESHER)) * step
+    judge = _judgements(recipe.train, pieces["train"]) * pieces["dev"] * student
+    return {
+        "teacher": 0.0 if recipe.teacher.model else teachers * _tuning(recipe, pieces, sizes[0]),
+        "teacher pass": teachers * sum(pieces.values()) * teacher,
+        "measuring": 3 * teacher * init.measure_tokens if measured_rules(recipe) else 0.0,
+        "refit": _refitting(recipe, sizes),
+        "general": learned * (3 * student + teacher),
+        "student": fit + judge,
+        "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
+    }
+
+
+def _tuning(recipe: Recipe, pieces: Mapping[str, int], size: Size) -> float:
+    """Estimate the seconds of a teacher's fine-tuning."""
+    tuned = recipe.teacher.finetune
+    more = (recipe.teacher.examples_per_language or 0) / (recipe.data.examples_per_language or 1)
+    seen = _passes(tuned, pieces["train"] * max(more, 1), TRIALS["teacher"])
+    judged = _judgements(tuned, pieces["train"] * max(more, 1)) * pieces["dev"]
+    return (3 * seen + judged) * size.work * _each(tuned)
+
+
+def _refitting(recipe: Recipe, sizes: tuple[Size, Size]) -> float:
+    """Estimate the seconds of a refit."""
+    if recipe.init.refit is None:
+        return 0.0
+    teacher, student = sizes
+    sums = student.layers * (student.ffn**2 + 5 * student.hidden**2)
+    each = REFIT_PASSES * (teacher.work + student.work) + REFIT_SUMS * sums
+    return recipe.init.refit.tokens * each * _each(recipe.train)
+
+
+def _passes(train: Train, pieces: float, trials: float) -> float:
+    """Pieces that a training reads, its trials included."""
+    whole = train.epochs * pieces
+    if train.max_steps is not None:
+        whole = FILLED * train.max_steps * train.batch_tokens
+    rates = len(train.learning_rates) if train.learning_rates else trials
+    return whole * (1 + (rates * train.trial_fraction if train.learning_rate == "auto" else 0))
+
+
+def _judgements(train: Train, pieces: float) -> float:
+    """How often a training is judged on dev, its trials included."""
+    steps = train.epochs * pieces / (FILLED * train.batch_tokens)
+    if train.max_steps is not None:
+        steps = train.max_steps
+    every = train.eval_every or pieces / (FILLED * train.batch_tokens)
+    return max(steps / every, 1) + (4 if train.learning_rate == "auto" else 0)
+
+
+def describe_seconds(seconds: float) -> str:
+    """Write a duration as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def estimate(
+    recipes: Sequence[Recipe],
+    named: str,
+    text: Text,
+    *,
+    teachers: int = 1,
+    starts: set[str] | None = None,
+) -> list[dict[str, float]]:
+    """Estimate a study's time before it starts.
+
+    Args:
+        recipes: Its runs, which share text and teacher.
+        named: Folder or hub name of the teacher or its base.
+        text: The corpus, tokenized.
+        teachers: 0 where the teacher is made already.
+        starts: What runs start from that were counted already; those of these are added.
+
+    Returns:
+        Seconds of each run by stage; what is shared counts for the first that needs it.
+    """
+    labels = len(text.corpus.labels)
+    found: list[dict[str, float]] = []
+    starts = set() if starts is None else starts  # each is made once
+    for i, recipe in enumerate(recipes):
+        sizes = plan_sizes(recipe, named, labels=labels)
+        stages = seconds_for(recipe, text, sizes, teachers=teachers if i == 0 else 0)
+        start = recipe.model_dump_json(include={"student", "init", "seed"})
+        if start in starts:
+            stages |= dict.fromkeys(("measuring", "refit", "general"), 0.0)
+        starts.add(start)
+        found.append(stages)
+    return found
+
+
+def describe(runs: Sequence[Mapping[str, float]]) -> str:
+    """Write the time of runs, as `estimate` gives it, in one sentence."""
+    parts: dict[str, float] = {}
+    for stages in runs:
+        for stage, seconds in stages.items():
+            parts[stage] = parts.get(stage, 0.0) + seconds
+    shares = ", ".join(f"{k} {describe_seconds(v)}" for k, v in parts.items() if v >= 1)
+    whole = f"about {describe_seconds(sum(parts.values()))} on this machine"
+    return (f"{whole} ({shares})" if shares else whole) + busy()
+
+
+def how_long(
+    recipes: Sequence[Recipe], shared: Path, *, bases: Path | None = None
+) -> list[dict[str, float]]:
+    """Estimate the time of runs that share a teacher, before they start.
+
+    Args:
+        recipes: The runs that are not done yet; at least one.
+        shared: Where teachers are kept.
+        bases: Where a packed base is written; None for `shared`.
+
+    Returns:
+        Seconds of each by stage.
+    """
+    made = any((shared / "teachers").glob("*/made.json"))
+    bases = bases or shared
+    found: list[dict[str, float]] = []
+    texts: dict[str, Text] = {}
+    starts: set[str] = set()  # each is made once
+    for recipe in recipes:
+        named = recipe.teacher.model or str(base_of(recipe, bases))
+        learned = recipe.train.languages
+        key = f"{named}|{recipe.data.model_dump_json()}|{learned}"
+        if key not in texts:
+            tokenizer = checkpoint.load_tokenizer(named)
+            texts[key] = open_text(recipe.data, recipe.task, tokenizer, learned=learned)
+        teachers = 0 if made or found else 1
+        found += estimate([recipe], named, texts[key], teachers=teachers, starts=starts)
+    return found
