@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import BertForQuestionAnswering
 
 from headstart import bench as room
 from headstart.bench import BATCH, LEAST, bench, rows, sentences
 from headstart.checkpoint import save_model
 from headstart.errors import HeadstartError
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_config, tiny_model, tiny_tokenizer
 
 TEXTS = [f"wake me {i} the {'rain ' * (i % 7)}" for i in range(70)]
 
@@ -100,6 +101,31 @@ def test_faults_are_told(models: list[str]) -> None:
         bench(models, TEXTS, device="nowhere")
     with pytest.raises(HeadstartError, match="no folder and no model"):
         bench(["none/such"], TEXTS)
+
+
+def test_faults_of_models_are_told_before_anything_is_measured(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    save_model(tiny_model("bert"), tokenizer, tmp_path / "unpadded")
+    with pytest.raises(HeadstartError, match="no padding token"):
+        bench([str(tmp_path / "unpadded")], TEXTS)
+    answers = BertForQuestionAnswering(tiny_config("bert"))
+    answers.save_pretrained(tmp_path / "answers")
+    tiny_tokenizer().save_pretrained(tmp_path / "answers")
+    with pytest.raises(HeadstartError, match="head of a BertForQuestionAnswering is not known"):
+        bench([str(tmp_path / "answers")], TEXTS)
+    with pytest.raises(HeadstartError, match="device meta"):
+        bench([str(tmp_path / "answers")], TEXTS, device="meta")
+
+
+def test_lengths_are_those_that_all_models_read(models: list[str]) -> None:
+    """The one with the fewest positions decides, and what is told is what was read."""
+    long = ["wake " * 300] * BATCH
+    found = bench([models[0], models[2]], long, seconds=0.01)
+    longest = min(128, tiny_model("roberta", "none").config.max_position_embeddings - 2)
+    assert found.pieces == (longest,) * 3
+    for one in found.speeds:
+        assert one.pieces_per_second / one.sentences_per_second == pytest.approx(longest)
 
 
 def test_the_verb_prints_a_table_and_writes_json(models: list[str], tmp_path: Path) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from itertools import product
 from math import log2
 from typing import Any
 
 import pytest
+from transformers import BertForSequenceClassification
 
 from headstart import budget
+from headstart import pace as pace_room
 from headstart.budget import BUDGETS, wanted_shape, work
-from headstart.checking import apply
+from headstart.checking import apply, dumped, without
 from headstart.errors import HeadstartError
 from headstart.families import family_of
 from headstart.layout import Shape, count_parameters, shape_of, student_changes
-from headstart.loading import load_recipe
+from headstart.loading import load_recipe, signature
 from headstart.pace import pace
-from headstart.recipe import Student
+from headstart.recipe import NOT_DECIDING, RESULT_VERSION, Student
 from headstart.rules import student_shape
 from headstart.student import student_from
 from tiny import VARIANTS, tiny_config, tiny_model
@@ -154,9 +159,65 @@ def test_listed_layers_and_a_budget_for_their_number_are_told() -> None:
     apply(recipe, {"student": {"speedup": 2, "layers": 2}, "init.layers": [0, 3]})
 
 
-def test_a_shape_is_timed_on_fresh_weights() -> None:
-    configs = [tiny_config("bert", layers=layers).to_dict() for layers in (4, 4, 1)]
-    first, same, small = pace(configs, "classification")
-    assert first == 1.0
-    assert 0.2 < same < 5  # busy machines
-    assert small > 0
+def test_a_budget_that_is_none_is_refused_from_python_as_from_a_recipe() -> None:
+    teacher = tiny_model("bert")
+    assert student_from(teacher, params="20k").num_parameters() <= 20_000
+    wrong: list[dict[str, Any]] = [
+        {"params": "30Q"}, {"bytes": True}, {"speedup": -1}, {"speedup": "4"}, {"params": 0},
+    ]  # fmt: skip
+    for asked in wrong:
+        with pytest.raises(HeadstartError, match="is no budget"):
+            student_from(teacher, **asked)
+
+
+def test_a_named_width_that_cannot_be_is_told_as_without_a_budget() -> None:
+    config = tiny_config("electra/projected", hidden=24, heads=4).to_dict()
+    for more in ({}, {"params": 10_000}, {"speedup": 1.1}):
+        with pytest.raises(HeadstartError, match="no projection"):
+            student_from(tiny_model("electra/projected", hidden=24, heads=4), hidden=12, **more)
+    assert config["embedding_size"] == 12
+
+
+def test_the_schema_takes_what_people_write() -> None:
+    kinds = Student.model_json_schema()["properties"]["params"]["anyOf"]
+    (text,) = [
+        kind for one in kinds for kind in one.get("anyOf", [one]) if kind["type"] == "string"
+    ]
+    assert re.search(text["pattern"], "30M")
+    assert not re.search(text["pattern"], "30Q")
+
+
+def test_a_recipe_without_a_budget_is_what_it_was_before_there_were_any() -> None:
+    recipe = load_recipe("quickstart")
+    tree = dumped(recipe)
+    dropped = frozenset(f"student.{key}" for key in BUDGETS)
+    assert set(tree["student"]) >= set(BUDGETS)  # type: ignore[attr-defined]
+    with_keys = signature(recipe)
+    assert with_keys != signature(apply(recipe, {"student.params": "30M"}))
+    read = {"recipe": without(without(tree, NOT_DECIDING), dropped), "extra": {}}
+    text = json.dumps(
+        read | {"result_version": RESULT_VERSION}, sort_keys=True, separators=(",", ":")
+    )
+    assert with_keys == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_shape_is_timed_in_turn_with_its_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that moves by the layers of whoever answers."""
+    configs = [tiny_config("bert", layers=layers).to_dict() for layers in (4, 2, 1)]
+    now, turns = [0.0], list[int]()
+
+    def answer(self: Any, **_: Any) -> None:
+        turns.append(self.config.num_hidden_layers)
+        now[0] += self.config.num_hidden_layers
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", answer)
+    monkeypatch.setattr(pace_room.time, "perf_counter", lambda: now[0])
+    assert pace(configs, "classification") == [1.0, 2.0, 4.0]
+    each = len(turns) // (3 * (pace_room.ROUNDS + 1))
+    assert turns == ([4] * each + [2] * each + [1] * each) * (pace_room.ROUNDS + 1)
+
+
+def test_any_family_can_be_timed() -> None:
+    for variant in ("deberta-v2", "modernbert", "electra/projected"):
+        config = tiny_config(variant, max_position_embeddings=64).to_dict()
+        assert pace([config, config], "tagging")[0] == 1.0

@@ -150,7 +150,7 @@ def test_a_silent_neuron_is_not_kept(rule: str, head: str) -> None:
 
 def test_taylor_needs_a_task_head(tmp_path: Path) -> None:
     save_model(tiny_model("bert", "none"), None, tmp_path)
-    with pytest.raises(HeadstartError, match="taylor needs a task head"):
+    with pytest.raises(HeadstartError, match="taylor draws labels, and the model has no task head"):
         measure(load_encoder(str(tmp_path)), two_languages(), ["taylor"])
 
 

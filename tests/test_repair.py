@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from transformers import AutoModel
 
 import headstart as hs
 from headstart.calibration import sample_texts
@@ -100,6 +101,59 @@ def test_what_cannot_be_cut_again_stays_as_it_is_and_says_why(teacher: str) -> N
         assert vars(hs.refit(student, teacher, TEXTS, tokens=600))[SELECTION] == before
     whole = hs.refit(student_from(teacher), teacher, TEXTS, tokens=600, merge=True)
     assert vars(whole)[SELECTION].student == vars(whole)[SELECTION].teacher
+
+
+def test_who_chooses_no_label_is_refitted_without_merging() -> None:
+    for kind in ({"labels": ("score",)}, {"problem_type": "multi_label_classification"}):
+        model = tiny_model("bert", max_position_embeddings=160, **kind)
+        student = hs.refit(student_from(model, layers=2), model, TEXTS, tokenizer=tiny_tokenizer())
+        assert vars(student)[SELECTION].attention_of == ()
+        cut = student_from(model, layers=2)
+        with pytest.raises(HeadstartError, match="chooses no label"):
+            hs.refit(cut, model, TEXTS, tokenizer=tiny_tokenizer(), merge=True)
+
+
+def test_a_frozen_teacher_ranks_like_any_and_stays_frozen() -> None:
+    frozen = tiny_model("bert", max_position_embeddings=160).requires_grad_(False)
+    free = tiny_model("bert", max_position_embeddings=160)
+    with torch.inference_mode():
+        made = hs.refit(student_from(frozen, layers=2), frozen, TEXTS, tokenizer=tiny_tokenizer())
+    other = hs.refit(student_from(free, layers=2), free, TEXTS, tokenizer=tiny_tokenizer())
+    assert vars(made)[SELECTION] == vars(other)[SELECTION]
+    assert not any(p.requires_grad for p in frozen.parameters())
+    assert all(p.requires_grad for p in free.parameters())
+
+
+def test_a_call_that_is_refused_changes_neither_model() -> None:
+    teacher = tiny_model("bert", max_position_embeddings=160)
+    for kind in (torch.float64, torch.bfloat16):
+        student = student_from(teacher, layers=2)
+        before, other = (
+            weights_fingerprint(student),
+            tiny_model("bert", max_position_embeddings=160).to(kind).train(),
+        )
+        with pytest.raises(HeadstartError, match="one device, in single precision"):
+            hs.refit(student, other, TEXTS, tokenizer=tiny_tokenizer())
+        assert weights_fingerprint(student) == before
+    trained = student_from(teacher, layers=2)
+    with torch.no_grad():
+        trained.classifier.bias += 1
+    with pytest.raises(HeadstartError, match="no longer those"):
+        hs.refit(trained, teacher.train(), TEXTS, tokenizer=tiny_tokenizer(), merge=True)
+    assert teacher.training
+
+
+def test_a_student_with_another_head_is_refitted_without_merging(
+    teacher: str, student: str, text: Path, tmp_path: Path
+) -> None:
+    bare = AutoModel.from_pretrained(student)
+    save_model(bare, tiny_tokenizer(), tmp_path / "bare", selection=read_selection(student))
+    asked = Refit(tokens=600)
+    refit_folder(str(tmp_path / "bare"), teacher, tmp_path / "out", text=text, asked=asked)
+    with pytest.raises(HeadstartError, match="its head is another"):
+        refit_folder(
+            str(tmp_path / "bare"), teacher, tmp_path / "x", text=text, asked=asked, merge=True
+        )
 
 
 def test_principal_directions_are_told_on_disk_and_in_memory(

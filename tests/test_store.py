@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,15 @@ def test_a_file_that_was_cut_off_meanwhile_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes((tmp_path / "file").read_bytes()[:-4])
     with pytest.raises(HeadstartError, match="ends before its tensors do"):
         [one.read() for one in listed.values()]
+
+
+def test_a_double_teacher_gives_a_double_student_that_says_so(tmp_path: Path) -> None:
+    tiny_model("bert").double().save_pretrained(tmp_path / "teacher")
+    tiny_tokenizer().save_pretrained(tmp_path / "teacher")
+    cut_checkpoint(tmp_path / "teacher", tmp_path / "student", shape={"layers": 2})
+    assert json.loads((tmp_path / "student" / "config.json").read_text())["dtype"] == "float64"
+    tensors = load_file(tmp_path / "student" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float64}
 
 
 def test_a_large_table_of_pieces_is_never_read_whole(

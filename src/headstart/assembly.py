@@ -92,18 +92,19 @@ def assemble(
     return model.eval()
 
 
-def hollow(config: PreTrainedConfig, head: Head) -> PreTrainedModel:
+def hollow(config: PreTrainedConfig, head: Head, kind: torch.dtype) -> PreTrainedModel:
     """Give a model without weights, to write tensors that are at hand under its config.
 
     Args:
         config: The model's config; it is not changed.
         head: The model's head.
+        kind: Type of its weights.
 
     Raises:
         HeadstartError: As `assemble`.
     """
     config = copy.deepcopy(config)
-    config.dtype = torch.float32
+    config.dtype = kind
     config.architectures = [CLASSES[head][type(config)].__name__]
     with quiet(), torch.device("meta"):
         model = CLASSES[head][type(config)](config)

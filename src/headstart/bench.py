@@ -96,6 +96,13 @@ class _Model:
 
     def __init__(self, named: str, device: str) -> None:
         opened = open_model(named)
+        kinds = opened.config.architectures or ["Model"]
+        if opened.head == "none" and not kinds[0].endswith("Model"):
+            raise HeadstartError(
+                f"the head of a {kinds[0]} is not known",
+                where=named,
+                way_out="name a classifier, a tagger, a masked language model, or a bare encoder",
+            )
         self.name = named
         loaded = (
             checkpoint.load_encoder(named)
@@ -104,6 +111,10 @@ class _Model:
         )
         self.model = cast("PreTrainedModel", torch.nn.Module.to(loaded, device))
         self.tokenizer: PreTrainedTokenizerBase = checkpoint.load_tokenizer(named)
+        if self.tokenizer.pad_token_id is None:
+            raise HeadstartError(
+                "the tokenizer has no padding token", where=named, way_out="give it one, save it"
+            )
         self.longest = min(LONGEST, most_positions(opened.plain) or LONGEST)
         self.bytes = sum(file.stat().st_size for file in weight_files(find_folder(named)))
         self.single: list[float] = []
@@ -118,9 +129,7 @@ class _Model:
         device = self.model.device
         known = {name: read[name].to(device) for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
-            self.model(**known)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            self.model(**known)[0].cpu()  # an accelerator has answered when its answer is here
         return int(read["attention_mask"].sum())
 
     def timed(self, texts: Sequence[str], into: list[float]) -> int:
@@ -163,8 +172,8 @@ def bench(
             such device.
     """
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as fault:
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as fault:
         raise HeadstartError(
             f"cannot use it: {first_line(fault)}", where=f"device {device}", way_out="take cpu"
         ) from fault
@@ -178,15 +187,18 @@ def bench(
     with _threads(threads):
         opened = [_Model(named, device) for named in models]
         for one in opened:
-            for text in texts[:WARM]:
-                one.answer([text])
+            one.longest = min(other.longest for other in opened)  # all read the same pieces
+            for some in (*([text] for text in texts[:WARM]), texts[:BATCH]):
+                one.answer(some)
         batches = [texts[i : i + BATCH] for i in range(0, len(texts) - BATCH + 1, BATCH)]
         _turns(opened, [[text] for text in texts], seconds, lambda one: one.single, LEAST)
         for one in opened:
             one.pieces = 0
         _turns(opened, batches, seconds, lambda one: one.batched, WARM)
         threads = torch.get_num_threads()
-    lengths = [len(opened[0].tokenizer(text)["input_ids"]) for text in texts]
+    first = opened[0]
+    whole = (len(first.tokenizer(text, verbose=False)["input_ids"]) for text in texts)
+    lengths = [min(length, first.longest) for length in whole]
     return Bench(
         tuple(one.speed(BATCH) for one in opened),
         len(texts),

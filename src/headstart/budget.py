@@ -17,6 +17,7 @@ from headstart.layout import (
     tensor_shape,
 )
 from headstart.rules import student_shape
+from headstart.settings import amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 BYTES = 4  # of a parameter in single precision
 BUDGETS = ("params", "bytes", "speedup")
+# A change of the numbers below changes what a budget gives: RESULT_VERSION goes up.
 # Points of its teacher's score that a student loses when its layers, or its channels, are halved
 # (times the square of how often they are halved): see docs/performance.md.
 LAYERS_LOSE, CHANNELS_LOSE = 3.0, 13.0
@@ -56,7 +58,10 @@ def work(family: Family, config: Mapping[str, Any]) -> float:
 
 
 def wanted_shape(
-    family: Family, config: Mapping[str, Any], head: Head, wanted: Mapping[str, float | None]
+    family: Family,
+    config: Mapping[str, Any],
+    head: Head,
+    wanted: Mapping[str, float | str | None],
 ) -> Shape:
     """Find the student's shape: the sizes that are named, or what fits a budget.
 
@@ -77,7 +82,7 @@ def wanted_shape(
     teacher = shape_of(family, config)
     sizes = {k: v for k, v in wanted.items() if v is not None and k not in BUDGETS}
     named = cast("dict[str, int]", sizes)  # student_shape refuses what is no whole number
-    budget = {k: float(v) for k, v in wanted.items() if v is not None and k in BUDGETS}
+    budget = {k: _number(k, v) for k, v in wanted.items() if v is not None and k in BUDGETS}
     fixed = student_shape(teacher, named)
     if not budget:
         return fixed
@@ -86,10 +91,30 @@ def wanted_shape(
         for shape in _shapes(teacher, named)
         if (cost := _costs(family, config, head, shape))
     }
+    if not costs:  # no width is possible but those that are named, and these are not
+        student_changes(family, config, fixed, layers=tuple(range(fixed.layers)))
     fits = [shape for shape, cost in costs.items() if _within(cost, budget)]
     if not fits:
         raise _too_small(costs, budget)
     return min(fits, key=lambda shape: (_loss(teacher, shape), -shape.hidden))
+
+
+def _number(key: str, value: object) -> float:
+    """Read one budget, such as 30M.
+
+    Raises:
+        HeadstartError: It is no number, or too small to mean anything.
+    """
+    found = value if key == "speedup" or isinstance(value, bool) else amount(value)
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        number = float(found)
+        if number >= 1:
+            return number
+    raise HeadstartError(
+        f"{key} = {value!r} is no budget",
+        where=f"recipe key student.{key}",
+        way_out="give a speed-up of 1 or more, or a number such as 30M",
+    )
 
 
 def _shapes(teacher: Shape, named: Mapping[str, int]) -> Iterator[Shape]:
@@ -139,5 +164,5 @@ def _too_small(
         "no student is within the budget: "
         + ", ".join(_LEAST[key].format(best[key], budget[key]) for key in missed),
         where=f"recipe key student.{missed[0]}",
-        way_out="ask for less, and name no size beside it",
+        way_out="allow more, or ask for less speed; and name no size beside it",
     )

@@ -181,7 +181,7 @@ def plan(
     from headstart.show import show_lines, show_table
 
     found = load_recipe(recipe, settings or ())
-    sizes = study_sizes(found)
+    groups = study_sizes(found)
     head = ["model", "layers", "hidden", "heads", "ffn", "parameters", "vocabulary", "MB", "faster"]
     rows = [
         [
@@ -190,16 +190,17 @@ def plan(
             f"{one.bytes / 1e6:,.0f}",
             f"{sizes[0].work / one.work:.1f} x",
         ]
+        for sizes in groups
         for one in sizes
     ]
     if measure or any(one.student.speedup for _, one in expand(found)):
         from headstart.pace import pace
 
-        taken = pace([one.config for one in sizes], found.task)
+        taken = [times for sizes in groups for times in pace([s.config for s in sizes], found.task)]
         rows = [[*row, f"{times:.1f} x"] for row, times in zip(rows, taken, strict=True)]
         head = [*head, "measured"]
     show_table(head, rows)
-    show_lines("faster: than the teacher, by estimate; measured: the same on fresh weights, here")
+    show_lines("faster: than its teacher, by estimate; measured: the same on fresh weights, here")
 
 
 for _name, _verb in verbs.STEPS.items():

@@ -94,6 +94,12 @@ def json_schema() -> dict[str, object]:
     return Recipe.model_json_schema()
 
 
+def _unsaid(recipe: Recipe) -> frozenset[str]:
+    """List budgets that are not given: without them a recipe is what it was before they were."""
+    given = recipe.student.model_dump(exclude_none=True)
+    return frozenset(f"student.{key}" for key in ("params", "bytes", "speedup") if key not in given)
+
+
 def signature(recipe: Recipe, **extra: str) -> str:
     """Name a run by all that decides its result.
 
@@ -105,7 +111,7 @@ def signature(recipe: Recipe, **extra: str) -> str:
         16 hexadecimal digits: the head of a SHA-256 over canonical JSON.
     """
     dropped = NOT_DECIDING if recipe.teacher.model is None else NOT_DECIDING | ONLY_WITHOUT_MODEL
-    settings = without(dumped(recipe), dropped)
+    settings = without(dumped(recipe), dropped | _unsaid(recipe))
     content = {"recipe": settings, "extra": extra, "result_version": RESULT_VERSION}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

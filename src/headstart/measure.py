@@ -5,6 +5,7 @@ One pass over the text serves every rule, size and shape; languages count alike.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from headstart.reader import open_model
 from headstart.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Generator
 
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
@@ -79,22 +80,22 @@ def measure(
         (layers, heads); ``ffn``, (layers, ffn).
 
     Raises:
-        HeadstartError: ``taylor`` is asked of a model without a task head.
+        HeadstartError: ``taylor`` is asked of a model that does not choose one of several labels.
 
     Source:
         ``taylor``: Molchanov et al. (2019), arXiv:1906.10771, on gates as in Kwon et al. (2022),
         arXiv:2204.09656; there with gold labels, here with labels drawn from the model.
     """
-    opened = open_model(teacher)
-    if "taylor" in rules and opened.head not in ("classification", "tagging"):
+    reason = why_no_labels(teacher) if "taylor" in rules else None
+    if reason:
         raise HeadstartError(
-            f"rule taylor needs a task head, and the model's is {opened.head!r}",
+            f"rule taylor draws labels, and {reason}",
             where="recipe key init",
             way_out="choose rule activation or magnitude",
         )
-    meter = _Meter(teacher, sample)
     rng = torch.Generator().manual_seed(seed)
-    with track("measuring", len(sample.batches)) as advance:
+    with track("measuring", len(sample.batches)) as advance, _sloping(teacher):
+        meter = _Meter(teacher, sample)
         for index in sample.batches:
             batch = collate(sample.encoded, index, device=teacher.device)
             languages = torch.from_numpy(sample.encoded.language_ids[index])
@@ -112,6 +113,31 @@ def measure(
     if "taylor" in rules:
         made["taylor"] = {size: np.sqrt(meter.vital[size].mean()) for size in ("heads", "ffn")}
     return made
+
+
+def why_no_labels(model: PreTrainedModel) -> str | None:
+    """Say why a model does not choose one of several labels; None if it does."""
+    plain = model.config.to_dict()
+    if open_model(model).head not in ("classification", "tagging"):
+        return "the model has no task head"
+    labels, problem = len(plain.get("id2label") or ()), plain.get("problem_type")
+    if labels < 2 or problem not in (None, "single_label_classification"):
+        return f"the model chooses no label: it has {labels}, and is for {problem or 'regression'}"
+    return None
+
+
+@contextmanager
+def _sloping(model: PreTrainedModel) -> Generator[None]:
+    """Let gradients flow through a model that may be frozen, and freeze it again."""
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    with torch.inference_mode(mode=False):
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
 
 
 class _Meter:

@@ -9,7 +9,7 @@ import torch
 
 from headstart.errors import HeadstartError
 from headstart.layout import traits_of
-from headstart.measure import measure
+from headstart.measure import measure, why_no_labels
 from headstart.reader import open_model
 from headstart.recipe import Init
 from headstart.rules import choose
@@ -86,13 +86,15 @@ def _why_not(
     """Say why a student cannot be cut again; None if it can."""
     if selection.source != "teacher":
         return f"it is a copy of the {selection.source}, and {RULE} ranks a teacher's answers"
-    if open_model(teacher).head not in ("classification", "tagging"):
-        return f"{RULE} ranks a teacher's answers, and this model has no task head"
+    if reason := why_no_labels(teacher):
+        return f"{RULE} ranks by labels, and {reason}"
     if {selection.rules[size] for size in ("heads", "ffn")} != {"uniform"}:
         return "its heads or neurons were chosen by another rule"
     if list(selection.layers) != sorted(selection.layers):
         return "its layers are not in the teacher's order"
     cut, ours = make_selected(teacher, selection).model.state_dict(), student.state_dict()
+    if cut.keys() != ours.keys():
+        return "its head is another than the teacher's"
     if not all(torch.equal(cut[name], ours[name].cpu()) for name in cut):
         return "its weights are no longer those that it was cut with"
     return None

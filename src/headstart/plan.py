@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class Size:
     ffn: int
     parameters: Mapping[str, int]
     work: float
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = field(compare=False)
 
     @property
     def bytes(self) -> int:
@@ -84,17 +84,20 @@ def plan_sizes(recipe: Recipe, named: str, *, labels: int | None = None) -> tupl
     return sizes[0], sizes[1]
 
 
-def study_sizes(recipe: Recipe) -> list[Size]:
-    """Work out the teacher, then each student that differs from those before it.
+def study_sizes(recipe: Recipe) -> list[list[Size]]:
+    """Work out each teacher, and after it its students, each once.
 
     Raises:
         HeadstartError: One of them cannot be cut from its teacher.
     """
     labels = recipe.data.labels or source_of(recipe.data).labels
     count = len(labels) if labels else None
-    found: list[Size] = []
+    found: dict[str, list[Size]] = {}
     with TemporaryDirectory() as folder:
         for _, one in expand(recipe):
             named = one.teacher.model or str(base_of(one, Path(folder)))
-            found += [size for size in plan_sizes(one, named, labels=count) if size not in found]
-    return found
+            teacher, student = plan_sizes(one, named, labels=count)
+            group = found.setdefault(named, [teacher])
+            if student not in group[1:]:
+                group.append(student)
+    return [*found.values()]

@@ -92,7 +92,7 @@ def refit(
             way_out="cut it again, and refit that",
         )
     groups_of(selection)
-    _check_models(student, teacher)
+    check_models(student, teacher)
     asked = settled(asked or Refit(), student, selection)
     ridges = RIDGES if asked.ridge == "auto" else (asked.ridge,)
     parts = (sample.fit, sample.held_out)
@@ -130,8 +130,12 @@ def looks_of(count: int, rank: int, world: int) -> list[int]:
     return [i // world for i in range(0, count, stride) if i % world == rank]
 
 
-def _check_models(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    """Refuse models that cannot be run side by side, or not precisely enough."""
+def check_models(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Refuse models that cannot be run side by side, or not precisely enough.
+
+    Raises:
+        HeadstartError: Their devices or types differ, or are of less than 32 bits.
+    """
     found = {(model.device, model.dtype) for model in (student, teacher)}
     if len(found) > 1 or student.dtype not in (torch.float32, torch.float64):
         raise HeadstartError(

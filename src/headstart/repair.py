@@ -18,6 +18,7 @@ from headstart.merging import merged
 from headstart.prepare import has_fast_bf16
 from headstart.reader import most_positions, open_model, read_selection
 from headstart.recipe import Refit
+from headstart.refit import check_models
 from headstart.refit import refit as refit_model
 from headstart.selection import Selection
 from headstart.stream import after, settled
@@ -56,7 +57,7 @@ def refit(  # noqa: PLR0913 - all but three have defaults
         teacher: The model that it was cut from: a model, a folder, or a name on the hub.
         texts: Without labels; by language, which then count alike, or a plain list.
         tokenizer: Needed where the teacher is a model in memory.
-        tokens: How much text is looked at.
+        tokens: How much text is refitted on; merging measures the teacher on 20,000 besides.
         ridge: Weight of the squared change, in units of the mean square of a map's inputs; None
             lets held-out text choose for each map.
         directions: `principal` lets the stream of a narrower student run along the directions in
@@ -194,12 +195,15 @@ def _refit(  # noqa: PLR0913 - what both ways know
     elif not isinstance(teacher, PreTrainedModel):
         teacher = checkpoint.load_model(teacher, task=opened.head)
         nn.Module.to(teacher, student.device)
+    check_models(student, teacher)  # before anything is changed
     was_training = teacher.training
     teacher.eval()
-    kept = merged(student, teacher, selection, draw, asked=merge, seed=seed)
-    asked, bf16 = settled(asked, student, kept), has_fast_bf16(student.device.type)
-    done = refit_model(student, teacher, kept, sample, asked=asked, bf16=bf16)
-    teacher.train(was_training)
+    try:
+        kept = merged(student, teacher, selection, draw, asked=merge, seed=seed)
+        asked, bf16 = settled(asked, student, kept), has_fast_bf16(student.device.type)
+        done = refit_model(student, teacher, kept, sample, asked=asked, bf16=bf16)
+    finally:
+        teacher.train(was_training)
     return after(kept, asked), done
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -35,7 +36,7 @@ CORPUS_TASKS: Mapping[str, Task | None] = {
 OBJECTIVES = ("labels", "mse", "kl", "hidden", "relation")
 SOFTENED = ("kl",)  # the objectives that read a temperature
 
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kKmMgG])[bB]?)?\s*")
+_AMOUNT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(?:([kKmMgG])[bB]?)?\s*$")
 Item = TypeVar("Item", str, int)
 
 
@@ -79,8 +80,12 @@ def _as_term(value: object) -> object:
     return {"weight": value} if isinstance(value, int | float | str) else value
 
 
-def _amount(value: object) -> object:
-    """Read `30M` as 30,000,000, and `50MB` the same way; a plain number stays as it is."""
+def amount(value: object) -> object:
+    """Read `30M` as 30,000,000, and `50MB` the same way; all else stays as it is.
+
+    Raises:
+        ValueError: It is a boolean.
+    """
     found = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return _not_a_flag(value)
@@ -90,7 +95,19 @@ def _amount(value: object) -> object:
 
 Index = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0)]
 Count = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=1)]
-Amount = Annotated[int, BeforeValidator(_amount), Field(ge=1)]
+Amount = Annotated[
+    int,
+    BeforeValidator(amount),
+    Field(ge=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": _AMOUNT.pattern},
+            ]
+        }
+    ),
+]
 Seed = Annotated[int, BeforeValidator(_not_a_flag), Field(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], AfterValidator(_distinct)]
 Positive = Annotated[float, BeforeValidator(_not_a_flag), Field(gt=0)]

@@ -102,7 +102,7 @@ def _key(
     what = {
         "teacher": teacher.weights,
         "base": fingerprint_of(str(teacher.base)) if is_base else None,
-        "student": recipe.student.model_dump(mode="json"),
+        "student": recipe.student.model_dump(mode="json", exclude_none=True),
         "init": recipe.init.model_dump(mode="json"),
         "compares channels": "hidden" in recipe.train.objective,  # decides auto's directions
         "seed": recipe.seed,

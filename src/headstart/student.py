@@ -54,7 +54,7 @@ def make_student(
     teacher: PreTrainedModel | Named,
     *,
     base: PreTrainedModel | Named | None = None,
-    shape: Mapping[str, float | None] | None = None,
+    shape: Mapping[str, float | str | None] | None = None,
     rules: Mapping[str, Said] | None = None,
     source: str = "teacher",
     scores: Measured | None = None,
@@ -118,8 +118,8 @@ def student_from(  # noqa: PLR0913 - all but one have defaults
     hidden: int | None = None,
     heads: int | None = None,
     ffn: int | None = None,
-    params: float | None = None,
-    bytes: float | None = None,
+    params: float | str | None = None,
+    bytes: float | str | None = None,
     speedup: float | None = None,
     layer_rule: str | Sequence[int] = "even",
     seed: int = 0,
@@ -132,7 +132,8 @@ def student_from(  # noqa: PLR0913 - all but one have defaults
         hidden: Width of its residual stream, a multiple of the head size.
         heads: How many heads it keeps; hidden / head size if not named.
         ffn: Neurons of its feed-forward blocks; in proportion to hidden if not named.
-        params: At most so many parameters; sizes that are not named are chosen within it.
+        params: At most so many parameters, such as 30e6 or "30M"; sizes that are not named are
+            chosen within it.
         bytes: At most so many bytes in single precision.
         speedup: At least so many times as fast as the teacher, by estimate.
         layer_rule: Which layers, see `LAYER_RULES`, or their numbers.
@@ -151,14 +152,15 @@ def cut_checkpoint(
     out: str | Path,
     *,
     base: Named | None = None,
-    shape: Mapping[str, float | None] | None = None,
+    shape: Mapping[str, float | str | None] | None = None,
     rules: Mapping[str, Said] | None = None,
     source: str = "teacher",
     seed: int = 0,
 ) -> tuple[Selection, int]:
     """Cut a student from a teacher on disk and write its folder, tokenizer included.
 
-    Neither model is ever held as one: tensors go from file to file.
+    Neither model is held: tensors go from file to file. Where weights are fresh, shuffled, or of
+    several types, the student is held once.
 
     Returns:
         What it keeps of its teacher, and its number of parameters.
@@ -172,7 +174,7 @@ def cut_checkpoint(
     selection = _chosen(opened, found, shape, rules, source=source, seed=seed)
     done = plan_cut(opened, found, selection, base=base, seed=seed)
     tokenizer, flow = load_tokenizer(teacher), done.flow()
-    model = hollow(done.config, done.head) if flow else _made(done, seed=seed).model
+    model = hollow(done.config, done.head, flow[2]) if flow else _made(done, seed=seed).model
     save_model(model, tokenizer, out, selection=selection, flow=flow)
     return selection, model.num_parameters()
 
@@ -191,7 +193,7 @@ def _scores(
 def _chosen(
     opened: Opened,
     found: Fit,
-    shape: Mapping[str, float | None] | None,
+    shape: Mapping[str, float | str | None] | None,
     rules: Mapping[str, Said] | None,
     *,
     source: str,

@@ -90,7 +90,7 @@ def refit(
     teacher: Annotated[str, typer.Argument(metavar="TEACHER", help="What it was cut from.")],
     out: NewOut,
     text: Annotated[Path, typer.Option(help="Folder of unlabelled text, a file a language.")],
-    tokens: Annotated[int, typer.Option(help="How much text is looked at.")] = 50_000,
+    tokens: Annotated[int, typer.Option(help="How much text is refitted on.")] = 50_000,
     ridge: Annotated[
         float | None, typer.Option(help="Weight of the squared change; else chosen.")
     ] = None,
@@ -206,10 +206,14 @@ def bench(
     from headstart.folders import atomic_write
     from headstart.show import show_lines, show_table
 
+    if out is not None and out.is_dir():
+        raise HeadstartError(
+            "it is a folder", where=f"--out {out}", way_out="name a file, such as speed.json"
+        )
     found = measure(models, sentences(text), seconds=seconds, threads=threads, device=device)
+    show_table(*rows(found))
     if out is not None:
         atomic_write(out, json.dumps(found.plain(), indent=2) + "\n")
-    show_table(*rows(found))
     shortest, median, longest = found.pieces
     show_lines(
         "ms: one sentence, text to logits, median and 95th percentile; sentences/s and "
