@@ -340,3 +340,13 @@ def test_the_schema_describes_every_part() -> None:
     assert isinstance(schema["$defs"], dict)
     assert parts <= set(schema["$defs"])
     assert schema["additionalProperties"] is False
+
+
+BENCHED = sorted((Path(__file__).parent.parent / "benchmarks" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", BENCHED, ids=lambda path: path.stem)
+def test_the_recipes_behind_the_results_load(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert len(list(expand(recipe))) >= 1
+    assert recipe.baseline is None or recipe.baseline.split("|")[0] in recipe.arms
