@@ -14,6 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from fake import GRID, TEACHER, Arm, write_study
 from headstart.answers import answer, lines, points, steps_to
+from headstart.charts import sizes
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
 from headstart.report import report
@@ -316,3 +317,17 @@ def test_points_are_written_with_their_interval() -> None:
     assert points(sure) == "12.3 (10.0 to 14.6)"
     assert points(sure, sign=True) == "+12.3 (10.0 to 14.6)"
     assert points(alone, sign=True) == "-2.0"
+
+
+def test_sizes_are_held_against_the_teacher_of_each_way(out: Path) -> None:
+    """One dashed line for each teacher of the ways that are drawn, at that teacher's score."""
+    insight = look_into(out)
+    examples = {column.name: 500 for column in insight.table.columns}
+    levels = [row for row in sizes(insight, examples)["data"]["values"] if "teacher" in row]
+    assert {row["name"] for row in levels} == {one.name for one in insight.table.teachers}
+    first, trained = insight.table.teachers[0], insight.first.languages
+    (told,) = (row["teacher"] for row in levels if row["group"] == "trained on")
+    assert told == pytest.approx(
+        100 * sum(first.score(code) or 0 for code in trained) / len(trained)
+    )
+    assert not [row for row in sizes(insight, {})["data"]["values"] if "teacher" in row]

@@ -185,7 +185,6 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
         examples: A language's training examples, by way.
     """
     table, rows = insight.table, list[dict[str, object]]()
-    first = table.teachers[0]
     weakest = sorted(
         (row for row in table.rows if row.kind == "trained"), key=lambda row: row.teachers[0] or 0.0
     )[:3]
@@ -205,11 +204,14 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
             if scores:
                 rows.append({"way": arm, "examples": examples[column.name], "group": group,
                              "score": 100 * fmean(scores)})  # fmt: skip
+    asked = {table.taught[i] for i, c in enumerate(table.columns) if c.name in examples}
     levels = [
-        {"group": group, "teacher": 100 * fmean(first.score(lang) or 0.0 for lang in languages)}
+        {"group": group, "name": teacher.name,
+         "teacher": 100 * fmean(teacher.score(lang) or 0.0 for lang in languages)}
+        for teacher in (table.teachers[place] for place in sorted(asked))
         for group, languages in groups.items()
         if languages
-    ]
+    ]  # fmt: skip
     lines = (
         alt.Chart()
         .transform_filter("isValid(datum.score)")
@@ -227,7 +229,7 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
         alt.Chart()
         .transform_filter("isValid(datum.teacher)")
         .mark_rule(strokeDash=[5, 4])
-        .encode(y="teacher:Q", tooltip=[alt.Tooltip("teacher:Q", format=".1f")])
+        .encode(y="teacher:Q", tooltip=["name:N", alt.Tooltip("teacher:Q", format=".1f")])
     )
     return _spec(
         alt.layer(lines, rule, data=alt.Data(values=[*rows, *levels]))

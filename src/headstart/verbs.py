@@ -39,9 +39,15 @@ def init(
     hidden: Annotated[int | None, typer.Option(help="Width of its residual stream.")] = None,
     heads: Annotated[int | None, typer.Option(help="Its attention heads.")] = None,
     ffn: Annotated[int | None, typer.Option(help="Its feed-forward neurons.")] = None,
-    params: Annotated[str | None, typer.Option(help="Or a budget: at most so many, such as 30M.")] = None,
-    size: Annotated[str | None, typer.Option("--bytes", help="At most so many, such as 50MB.")] = None,
-    speedup: Annotated[float | None, typer.Option(help="At least so many times as fast, such as 4.")] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Or a budget: at most so many, such as 30M.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--bytes", help="At most so many, such as 50MB.")
+    ] = None,
+    speedup: Annotated[
+        float | None, typer.Option(help="At least so many times as fast, such as 4.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="The teacher's base, for source base.")] = None,
     settings: Annotated[
         list[str] | None,
