@@ -291,3 +291,15 @@ def test_check_leaves_nothing_behind(made: tuple[Recipe, Path], tmp_path: Path) 
     check(apply(made[0], {"teacher.model": str(tmp_path / "tuned")}))
     assert names_in(tmp_path) == {"tuned"}
     assert names_in(tmp_path / "tuned") == before
+
+
+def test_a_long_study_measures_the_machine_once(
+    made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    forecast._own_precision.cache_clear()
+    monkeypatch.setattr(forecast, "has_fast_bf16", lambda kind: bool(asked.append(kind)))
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    estimate([apply(made[0], {"seed": seed}) for seed in range(5)], str(made[1]), text)
+    forecast._own_precision.cache_clear()
+    assert asked == ["cpu"]

@@ -72,11 +72,15 @@ def matrix_rate(precision: str = "fp32") -> float:
     return threads**THREADS * 2 * 512 * 384 * 1536 / best
 
 
+@cache
+def _own_precision() -> str:
+    """Say what `precision: auto` is here; measured once, however many runs a study has."""
+    return "bf16" if has_fast_bf16("cpu") else "fp32"
+
+
 def _each(train: Train) -> float:
     """Seconds of a multiply-add in a training, as its precision will be."""
-    precision = train.precision
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16("cpu") else "fp32"
+    precision = _own_precision() if train.precision == "auto" else train.precision
     return 2 / (matrix_rate(precision) * EFFICIENCY[precision])
 
 
