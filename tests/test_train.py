@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import weakref
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from headstart.objectives import weighted
 from headstart.prepare import RowEmbedding, open_accelerator, optimizer_for, rate_at, trainable
 from headstart.settings import Train
 from headstart.train import Dev, Job, Progress, fit, total_steps
-from headstart.tune import choose_rate
+from headstart.tune import choose_rate, learn
 from tiny import VARIANTS, tiny_model
 
 if TYPE_CHECKING:
@@ -449,6 +450,57 @@ def test_trials_grow_until_they_say_something(
     trials = choose_rate(fresh(), task, floor=0.5)
     assert trials[0].learning_rate == 1e-3
     assert trials[0].steps == 80
+
+
+class Falls:
+    """A training that gets to 0.8 in a trial; whole, at too high a rate, it stays at the floor."""
+
+    def __init__(self, *, high: float) -> None:
+        self.high = high
+        self.whole: list[tuple[float, bool]] = []  # rates, and whether from the first weights
+        self.first = fresh()
+
+    def fit(self, model: PreTrainedModel, task: Job) -> Progress:
+        whole = not task.label.startswith("trying")
+        if whole:
+            self.whole.append((task.learning_rate, same(model, self.first)))
+            if task.folder is not None:
+                assert not (task.folder / "state-0.safetensors").exists()
+                (task.folder / "state-0.safetensors").write_text("where it stood")
+            with torch.no_grad():
+                next(model.parameters()).add_(1)
+        fell = whole and task.learning_rate >= self.high
+        score = 0.5 if fell else 0.7 + task.learning_rate
+        return Progress(step=100 if whole else 20, best_score=score, best_loss=1.0, seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("high", "rates"),
+    [(1.0, [1e-2]), (1e-2, [1e-2, 1e-3]), (1e-3, [1e-2, 1e-3, 1e-4]), (0, [1e-2, 1e-3, 1e-4])],
+)
+def test_a_whole_training_that_falls_below_its_trial_starts_again_lower(
+    accelerator: Accelerator,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    high: float,
+    rates: list[float],
+) -> None:
+    falls = Falls(high=high)
+    monkeypatch.setattr("headstart.tune.fit", falls.fit)
+    settings = {**AUTO, "learning_rates": [1e-3, 1e-2, 1e-4]}
+    task = replace(job(drawn(), accelerator, max_steps=100, **settings), folder=tmp_path)
+    progress, trials = learn(fresh(), task, floor=0.5)
+    assert falls.whole == [(rate, True) for rate in rates]
+    assert trials[0].learning_rate == rates[-1]
+    assert len(trials) == 3 + len(rates) - 1
+    assert [t.learning_rate for t in trials if t.steps == progress.step] == rates[:-1]
+    kept = json.loads((tmp_path / "trials.json").read_text())
+    assert kept == [asdict(trial) for trial in trials]
+    # interrupted in its last training, a run goes on with that
+    (tmp_path / "state-0.safetensors").unlink()
+    falls.whole.clear()
+    assert learn(fresh(), task, floor=0.5)[1] == trials
+    assert falls.whole == [(rates[-1], True)]
 
 
 def test_trials_leave_the_model_as_it_is(accelerator: Accelerator) -> None:

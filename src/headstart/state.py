@@ -112,6 +112,11 @@ def load_state(
     return progress(**values)
 
 
+def drop_state(folder: Path) -> None:
+    """Forget where this process' training stood."""
+    _path(folder).unlink(missing_ok=True)
+
+
 def _foreign(path: Path, why: str) -> HeadstartError:
     return HeadstartError(
         f"the state of an interrupted training {why}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from headstart.console import say
 from headstart.folders import atomic_write
+from headstart.state import drop_state
 from headstart.train import fit, total_steps
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-CLEAR = 0.05  # above the majority class: less says little
+CLEAR = 0.05  # above the majority class, or below a trial: less says little
+TRIALS = "trials.json"
 FIRST = (1e-4, 3e-4, 1e-3)  # what auto begins with, whatever the weights' source
 
 
@@ -102,29 +104,51 @@ def _learned(trials: Sequence[Trial], floor: float) -> bool:
 def learn(model: PreTrainedModel, job: Job, *, floor: float) -> tuple[Progress, list[Trial]]:
     """Train a model in place, at the given learning rate or the best of several.
 
+    A rate that is best in a short trial may be too high for the whole training, which stays near
+    its peak for longer. Where dev ends clearly below the trial's, training starts again at the
+    best of the lower rates tried.
+
     Args:
         model: On the accelerator's device.
         job: The training.
         floor: Dev score of the majority class.
 
     Returns:
-        How it went, and the learning rates tried, the best first (none where one was given).
+        How it went, and the learning rates tried, the one it was trained at first (none where one
+        was given); a training that fell is among them.
     """
     if job.settings.learning_rate != "auto" or job.settings.max_steps == 0:
         return fit(model, job), []
-    trials = _remembered(model, job, floor=floor)
-    rate = trials[0].learning_rate
-    say(f"learning rate {rate:g}: the best on dev of {len(trials)} after {trials[0].steps} steps")
-    return fit(model, replace(job, learning_rate=rate)), trials
+    first = copy.deepcopy(model.state_dict())
+    trials = _remembered(job) or _keep(choose_rate(model, job, floor=floor), job)
+    while True:
+        best = trials[0]
+        say(f"learning rate {best.learning_rate:g}: {best.dev:.3f} on dev after {best.steps} steps")
+        progress = fit(model, replace(job, learning_rate=best.learning_rate))
+        lower = [trial for trial in trials if trial.learning_rate < best.learning_rate]
+        if not lower or progress.best_score >= best.dev - CLEAR:
+            return progress, trials
+        say(f"fell to {progress.best_score:.3f} in the whole training: again at a lower rate")
+        dev, loss = progress.best_score, progress.best_loss
+        fallen = Trial(best.learning_rate, dev, loss, progress.step, progress.seconds)
+        trials = [lower[0], *(trial for trial in trials if trial != lower[0]), fallen]
+        if job.folder is not None:
+            drop_state(job.folder)  # first: interrupted between the two, it only falls once more
+        _keep(trials, job)
+        model.load_state_dict(first)
 
 
-def _remembered(model: PreTrainedModel, job: Job, *, floor: float) -> list[Trial]:
+def _remembered(job: Job) -> list[Trial]:
     """Take the trials of an interrupted run from its folder."""
-    path = None if job.folder is None else job.folder / "trials.json"
-    if path is not None and path.exists():
-        return [Trial(**trial) for trial in json.loads(path.read_text(encoding="utf-8"))]
-    trials = choose_rate(model, job, floor=floor)
-    if path is not None and job.accelerator.is_main_process:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps([asdict(trial) for trial in trials]))
+    path = None if job.folder is None else job.folder / TRIALS
+    if path is None or not path.exists():
+        return []
+    return [Trial(**trial) for trial in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _keep(trials: list[Trial], job: Job) -> list[Trial]:
+    """Write the trials down for a run that is interrupted later."""
+    if job.folder is not None and job.accelerator.is_main_process:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(job.folder / TRIALS, json.dumps([asdict(trial) for trial in trials]))
     return trials
