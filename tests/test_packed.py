@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from tokenizers.normalizers import Precompiled
 from transformers import AutoModel, AutoTokenizer
 
 from headstart import packed
-from headstart.charsmap import compile_charsmap, with_compositions
+from headstart.charsmap import AFTER_IDEOGRAPHS, compile_charsmap, with_compositions
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.pack import BLOCK, read_pack, unpack
@@ -82,6 +83,11 @@ def test_full_decompositions_compose_and_partial_ones_stay() -> None:
     assert "ê\u0309" not in table
     assert "\u0915\u093c" not in table  # six bytes: tokenizers would not look it up
     assert SINGLES.items() <= table.items()
+
+
+def test_nothing_that_is_left_out_has_a_decomposition() -> None:
+    beyond = map(chr, range(AFTER_IDEOGRAPHS, sys.maxunicode + 1))
+    assert not any(map(unicodedata.decomposition, beyond))
 
 
 Unpack = Callable[[np.ndarray], np.ndarray]
@@ -263,7 +269,8 @@ def test_the_law_of_cuts_has_teeth(mistake: Write, tiny: Base, tmp_path: Path) -
 
 
 def test_used_pieces_are_those_of_the_texts_and_of_one_character(tiny: Base) -> None:
-    kept = [list(PIECES)[i] for i in used_pieces(tiny.tokenizer, ["xx"])]
+    vocab = list(PIECES.items())
+    kept = [vocab[i][0] for i in used_pieces(tiny.tokenizer, vocab, ["xx"])]
     always = [p for p in PIECES if len(p.lstrip("▁")) < 2 or p[0] == "<"]
     assert set(kept) == {*always, "rare", "▁x"}
 

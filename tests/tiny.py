@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from headstart.assembly import CLASSES, seeded
+from headstart.assembly import class_for, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,7 +111,7 @@ def tiny_model(
     # ModernBERT's eager softmax is in single precision, where a row of masks is not a number.
     attention = "sdpa" if family.startswith("modernbert") else "eager"
     with seeded(seed):
-        model = CLASSES[head][type(config)]._from_config(config, attn_implementation=attention)
+        model = class_for(config, head)._from_config(config, attn_implementation=attention)
         if sharp:
             _sharpen(model)
     return model.eval()

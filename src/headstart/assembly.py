@@ -7,15 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
-    MODEL_MAPPING,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
 from transformers.utils import logging
 
 from headstart.errors import HeadstartError
@@ -25,12 +18,19 @@ from headstart.layout import Family, Head, entries
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
-CLASSES: Mapping[Head, Any] = {
-    "classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    "tagging": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
-    "mlm": MODEL_FOR_MASKED_LM_MAPPING,
-    "none": MODEL_MAPPING,
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+MAPPINGS: Mapping[Head, str] = {
+    "classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "tagging": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+    "mlm": "MODEL_FOR_MASKED_LM_MAPPING",
+    "none": "MODEL_MAPPING",
 }
+
+
+def class_for(config: PreTrainedConfig, head: Head) -> Any:  # noqa: ANN401
+    """Find the class of a model; transformers' classes take seconds to import, so not before."""
+    return getattr(transformers, MAPPINGS[head])[type(config)]
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def assemble(
             family's table does not know.
     """
     config = copy.deepcopy(config)
-    kind = CLASSES[head][type(config)]
+    kind = class_for(config, head)
     first = next(iter(tensors.values()), torch.empty(0))
     with quiet(), seeded(seed):
         model, report = kind.from_pretrained(
@@ -105,9 +105,10 @@ def hollow(config: PreTrainedConfig, head: Head, kind: torch.dtype) -> PreTraine
     """
     config = copy.deepcopy(config)
     config.dtype = kind
-    config.architectures = [CLASSES[head][type(config)].__name__]
+    described = class_for(config, head)
+    config.architectures = [described.__name__]
     with quiet(), torch.device("meta"):
-        model = CLASSES[head][type(config)](config)
+        model = described(config)
     _check_names(model, head)
     return model
 

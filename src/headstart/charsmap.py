@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 WINDOW = 64  # places behind the last one found that are tried again
 LONGEST = 5  # bytes of a grapheme that tokenizers looks up whole
-FIRST_SURROGATE, AFTER_SURROGATES, AFTER_UNICODE = 0xD800, 0xE000, 0x110000
+FIRST_SURROGATE, AFTER_SURROGATES = 0xD800, 0xE000
+AFTER_IDEOGRAPHS = 0x30000  # no character from here on has a decomposition
 
 
 def with_compositions(singles: Mapping[str, str]) -> dict[str, str]:
@@ -39,7 +40,7 @@ def with_compositions(singles: Mapping[str, str]) -> dict[str, str]:
     for written, meant in singles.items():
         spellings[meant].append(written)
     table = dict(singles)
-    for point in (*range(FIRST_SURROGATE), *range(AFTER_SURROGATES, AFTER_UNICODE)):
+    for point in (*range(FIRST_SURROGATE), *range(AFTER_SURROGATES, AFTER_IDEOGRAPHS)):
         whole = chr(point)
         parts = unicodedata.normalize("NFD", whole)
         if len(parts) == 1 or whole in singles or unicodedata.normalize("NFC", parts) != whole:

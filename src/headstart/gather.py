@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import pyarrow as pa
 
 from headstart.errors import HeadstartError, nearest
@@ -174,7 +173,7 @@ def _cut(
         split: All rows are of it; None asks the column.
         language: Empty keeps all rows.
     """
-    columns: dict[str, Any] = {"row": pa.array(np.arange(1, len(table) + 1))}
+    columns: dict[str, Any] = {"row": pa.array(range(1, len(table) + 1))}
     for ours in reading.ours:
         name = reading.find(ours, table)
         if name is not None:

@@ -34,7 +34,7 @@ from headstart.folders import atomic_write
 from headstart.pack import read_pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from headstart.pack import Pack
 
@@ -105,9 +105,10 @@ def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
             all.
     """
     tokenizer = json.loads(base.tokenizer.to_str())
-    keep = np.arange(len(tokenizer["model"]["vocab"]))
+    vocab = tokenizer["model"]["vocab"]
+    keep = np.arange(len(vocab))
     if texts is not None:
-        keep = used_pieces(base.tokenizer, texts)
+        keep = used_pieces(base.tokenizer, vocab, texts)
         cut_tokenizer(tokenizer, keep)
     weights = {WORDS: base.words(keep), **base.weights}
     tensors = {n: np.ascontiguousarray(value, np.float32) for n, value in weights.items()}
@@ -129,18 +130,20 @@ def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
     atomic_write(out / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def used_pieces(tokenizer: Tokenizer, texts: Iterable[str]) -> Ints:
+def used_pieces(
+    tokenizer: Tokenizer, vocab: Sequence[tuple[str, float]], texts: Iterable[str]
+) -> Ints:
     """Find the pieces that a cut tokenizer needs to cut the same texts the same way.
 
     Args:
         tokenizer: A Unigram model, without truncation.
+        vocab: Its pieces and their scores.
         texts: What it will read.
 
     Returns:
         Ids in ascending order: pieces of the texts, of one character, special ones, and the
         least likely piece, from whose score the price of an unknown character is taken.
     """
-    vocab: list[tuple[str, float]] = json.loads(tokenizer.to_str())["model"]["vocab"]
     used = np.array([len(p.lstrip("▁")) <= 1 or p in SPECIALS for p, _ in vocab])
     used[int(np.argmin([score for _, score in vocab]))] = True
     waiting = iter(texts)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import huggingface_hub
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig
 
 from headstart.errors import HeadstartError
 from headstart.families import family_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from headstart.transplant import Read
 
@@ -78,9 +79,9 @@ def open_model(named: Named | PreTrainedModel) -> Opened:
     Raises:
         HeadstartError: It is not there, not in safetensors, broken, or of an unknown family.
     """
-    if isinstance(named, PreTrainedModel):
-        return _open_memory(named)
-    return _open_folder(find_folder(named))
+    if isinstance(named, Named):
+        return _open_folder(find_folder(named))
+    return _open_memory(named)
 
 
 def _open_memory(model: PreTrainedModel) -> Opened:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from torch import nn
-from transformers import PreTrainedModel
 
 from headstart import checkpoint
 from headstart.calibration import folder_texts, sample_texts
@@ -16,7 +15,7 @@ from headstart.folders import claim
 from headstart.layout import shape_of
 from headstart.merging import merged
 from headstart.prepare import has_fast_bf16
-from headstart.reader import most_positions, open_model, read_selection
+from headstart.reader import Named, most_positions, open_model, read_selection
 from headstart.recipe import Refit
 from headstart.refit import check_models
 from headstart.refit import refit as refit_model
@@ -27,9 +26,9 @@ from headstart.student import SELECTION
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headstart.reader import Named, Opened
+    from headstart.reader import Opened
     from headstart.ridge import Fitted
     from headstart.walk import Sample
 
@@ -84,7 +83,7 @@ def refit(  # noqa: PLR0913 - all but three have defaults
             way_out="take it from student_from, or refit a folder that headstart init wrote",
         )
     if tokenizer is None:
-        if isinstance(teacher, PreTrainedModel):
+        if not isinstance(teacher, Named):
             raise HeadstartError(
                 "a teacher in memory does not bring its tokenizer",
                 where="tokenizer",
@@ -192,7 +191,7 @@ def _refit(  # noqa: PLR0913 - what both ways know
     if selection.source == "base":  # its copy has the base as its aim, and no head to refit
         teacher = checkpoint.load_encoder(teacher)
         nn.Module.to(teacher, student.device)
-    elif not isinstance(teacher, PreTrainedModel):
+    elif isinstance(teacher, Named):
         teacher = checkpoint.load_model(teacher, task=opened.head)
         nn.Module.to(teacher, student.device)
     check_models(student, teacher)  # before anything is changed
