@@ -283,6 +283,8 @@ def test_a_start_that_arms_share_is_counted_once(
 
     more = [apply(recipe, {"train.max_steps": 0, "seed": seed}) for seed in (0, 1)]
     assert told(recipe) == told(recipe, recipe, more[0]) != told(recipe, more[1])
+    fewer = apply(recipe, {"data.examples_per_language": 2})  # read by the refit, too
+    assert told(recipe, more[1]) == told(recipe, fewer)
 
 
 def test_check_leaves_nothing_behind(made: tuple[Recipe, Path], tmp_path: Path) -> None:

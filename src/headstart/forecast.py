@@ -188,7 +188,9 @@ def estimate(
     for i, recipe in enumerate(recipes):
         sizes = plan_sizes(recipe, named, labels=labels)
         stages = seconds_for(recipe, text, sizes, teachers=teachers if i == 0 else 0)
-        start = recipe.model_dump_json(include={"student", "init", "seed"})
+        start = recipe.model_dump_json(
+            include={"student", "init", "seed", "data"}, exclude={"data": {"text_per_language"}}
+        )
         if start in starts:
             stages |= dict.fromkeys(("measuring", "refit", "general"), 0.0)
         starts.add(start)
