@@ -134,7 +134,7 @@ def _record(
         summary={m: summarize(scores[m], LANGUAGES, ZERO_SHOT, metric="accuracy") for m in scores},
         retention=retention(scores["student"], scores["teacher"], metric="accuracy"),
         curve=tuple(
-            {"step": int(s), "dev": start + (mean - start) * (1 - 0.5 ** (s / 100)),
+            {"step": int(s), "dev": start + (mean - start) * (1 - 0.5 ** (s / 50)),
              "seconds": s / 10, "loss": 1.0, "tokens": 10 * int(s), "dev_loss": 1.0}
             for s in steps
         ),

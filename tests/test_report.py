@@ -17,12 +17,13 @@ from headstart.answers import answer, lines, points, steps_to
 from headstart.charts import sizes
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
+from headstart.record import read_record
 from headstart.report import report
 from headstart.stats import Estimate
 from headstart.tables import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from playwright.sync_api import Browser, Page
 
@@ -310,6 +311,37 @@ def test_steps_are_the_mean_over_seeds(out: Path) -> None:
     assert steps_to(column, 0.9) == f"{sum(reached) / len(reached):,.0f}"
     assert steps_to(column, 0.05) == "0"
     assert steps_to(column, 1.5) == "-"
+
+
+CURVES: Mapping[str, tuple[list[tuple[int, float]], float | None]] = {
+    "rises": ([(100, 0.3), (300, 0.5), (301, 0.51), (400, 0.55)], 0.05),
+    "has stopped": ([(100, 0.3), (300, 0.5), (400, 0.49)], 0.0),
+    "rises a little": ([(100, 0.3), (300, 0.5), (400, 0.519)], 0.019),
+    "was judged at its end alone": ([(400, 0.5)], None),
+    "was not trained": ([], None),
+}
+
+
+@pytest.mark.parametrize("case", CURVES)
+def test_ways_that_had_not_stopped_rising_are_named(case: str, tmp_path: Path) -> None:
+    """A ceiling of steps that stops one way too early may turn the answer: it has been seen to."""
+    curve, rise = CURVES[case]
+    points = tuple({"step": step, "dev": dev} for step, dev in curve)
+    folder = write_study(tmp_path / "a", GRID)
+    for path in (folder / "runs").glob("*/record.json"):
+        record = read_record(path)
+        flat = ({"step": 100, "dev": 0.5}, {"step": 400, "dev": 0.5})
+        is_meant = record.name.startswith("scratch-mse")
+        replace(record, curve=points if is_meant else flat).write(path)
+    found = look_into(folder)
+    (column,) = (c for c in found.table.columns if c.name == "scratch-mse")
+    assert column.rise == (None if rise is None else pytest.approx(rise))
+    said = [sentence for sentence in answer(found) if "had not stopped rising" in sentence]
+    assert len(said) == (rise is not None and rise >= 0.02)
+    assert all("scratch-mse" in sentence and "+5.0 points" in sentence for sentence in said)
+    (line,) = (line for line in lines(found) if line.way == "scratch-mse")
+    assert line.rise == ("-" if rise is None else f"{100 * rise:.1f}")
+    assert "last quarter, dev" in report(folder).read_text(encoding="utf-8")
 
 
 def test_points_are_written_with_their_interval() -> None:

@@ -60,7 +60,15 @@ def means(table: Table) -> list[str]:
 
 def making(table: Table) -> list[str]:
     """Write what each column took: rate, steps to its best, dev along the way, seconds."""
-    head = ["student", "rates chosen", "best step of", "dev over steps", "seconds", "marks"]
+    head = [
+        "student",
+        "rates chosen",
+        "best step of",
+        "dev over steps",
+        "seconds",
+        "last quarter",
+        "marks",
+    ]
     lines = [row(head), row(["---"] * len(head))]
     for column in table.columns:
         first = column.records[0]
@@ -78,6 +86,7 @@ def making(table: Table) -> list[str]:
                     f"{best} of {points[-1][0]}",
                     " ".join(percent(dev) for _, dev in points),
                     f"{column.seconds:.0f}",
+                    "-" if column.rise is None else f"{100 * column.rise:.1f}",
                     ", ".join(column.marks) or "-",
                 ]
             )

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from headstart.metrics import main_metric
-from headstart.tables import percent
+from headstart.tables import percent, rising
 
 if TYPE_CHECKING:
     from headstart.attribution import Attribution
@@ -28,6 +28,7 @@ class Line(NamedTuple):
     kept_zero_shot: str
     worst: str
     steps: tuple[str, ...]
+    rise: str
     marks: str
 
 
@@ -79,7 +80,9 @@ def _credit(insight: Insight, found: Attribution) -> list[str]:
             f"brings {points(start.zero_shot)}, distillation {points(told.zero_shot)}."
         )
     read = {way.name for way in found.ways}
-    marked = [column for column in insight.table.columns if column.name in read and column.marks]
+    columns = [column for column in insight.table.columns if column.name in read]
+    said += [f"More steps may change it: {way}." for way in rising(columns)]
+    marked = [column for column in columns if column.marks]
     return said + [f"Do not lean on it: {c.name} is marked {', '.join(c.marks)}." for c in marked]
 
 
@@ -104,7 +107,8 @@ def _line(insight: Insight, column: Column) -> Line:
     drop = f"{worst} {points(each[worst].below)}" if worst else "-"
     return Line(
         column.name, scores[0], shares[0], scores[1], shares[1], drop,
-        tuple(steps_to(column, share) for share in SHARES), ", ".join(column.marks),
+        tuple(steps_to(column, share) for share in SHARES),
+        "-" if column.rise is None else f"{100 * column.rise:.1f}", ", ".join(column.marks),
     )  # fmt: skip
 
 

@@ -273,11 +273,12 @@ def _show_next(recipe: str, out: Path, students: Sequence[tuple[str, Path]]) -> 
 def _show_records(records: "list[Record]") -> None:
     """Print languages by runs, in percent, and what is wrong with a run."""
     from headstart.show import show_lines, show_table
-    from headstart.tables import cells, heads, tabulate
+    from headstart.tables import cells, heads, rising, tabulate
 
     table = tabulate(records)
     show_lines(f"{table.metric} on test, percent")
     show_table(heads(table), [cells(row) for row in table.rows])
     show_lines(
-        *(f"{column.name}: {', '.join(column.marks)}" for column in table.columns if column.marks)
+        *(f"{column.name}: {', '.join(column.marks)}" for column in table.columns if column.marks),
+        *rising(table.columns),
     )

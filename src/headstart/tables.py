@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 AVERAGES = ("trained on", "zero-shot")
+RISING = 0.02  # of dev score, in the last quarter of the steps: more steps may turn an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,15 @@ class Column:
     def marks(self) -> tuple[str, ...]:
         """What makes some of its runs unfit to be compared with."""
         return tuple(sorted({mark for record in self.records for mark in record.marks}))
+
+    @property
+    def rise(self) -> float | None:
+        """Dev score that the last quarter of the steps added to the best before, mean over seeds.
+
+        None where no evaluation came before that quarter.
+        """
+        gains = [gain for record in self.records if (gain := _rise(record)) is not None]
+        return fmean(gains) if gains else None
 
     @property
     def seconds(self) -> float:
@@ -65,6 +75,22 @@ class Table:
     columns: tuple[Column, ...]
     taught: tuple[int, ...]  # the place of each column's teacher in `teachers`
     rows: tuple[Row, ...]
+
+
+def _rise(record: Record) -> float | None:
+    points = [(p["step"] or 0, p["dev"] or 0.0) for p in record.curve]
+    border = 0.75 * max((step for step, _ in points), default=0)
+    early = [dev for step, dev in points if step <= border]
+    return max(dev for _, dev in points) - max(early) if early else None
+
+
+def rising(columns: Iterable[Column]) -> list[str]:
+    """Say which ways had not stopped rising at their last step."""
+    still = [(c.name, c.rise) for c in columns if c.rise is not None and c.rise >= RISING]
+    return [
+        f"{name} had not stopped rising: {100 * rise:+.1f} points on dev in its last quarter"
+        for name, rise in still
+    ]
 
 
 def heads(table: Table) -> list[str]:
