@@ -47,6 +47,7 @@ test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
 bench: $(READY)
+	$(BIN)/pip install -q textbrewer  # a peer, for benchmarks/distil.py
 	set -e; for file in benchmarks/*.py; do $(BIN)/python "$$file"; done
 
 clean:
