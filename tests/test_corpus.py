@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headstart.corpus import Corpus, epoch_order, load_corpus
 from headstart.errors import HeadstartError
-from headstart.labels import check_labels
+from headstart.labels import check_labels, lacking
 from headstart.recipe import Data
 from headstart.sources import CORPORA, QUICKSTART_INTENTS
 
@@ -263,6 +263,8 @@ TEXT_FAULTS: Mapping[str, tuple[Edit, str]] = {
     "empty text": (_put("text", 7, " \t"), f"an empty text{PLACE}8"),
     "missing text": (_put("text", 0, None), f"an empty text{PLACE}1"),
     "missing label": (_put("label", 2, None), f"no label{PLACE}3"),
+    "empty label": (_put("label", 2, ""), f"no label{PLACE}3"),
+    "blank label": (_put("label", 2, " "), f"no label{PLACE}3"),
     "texts are lists": (
         lambda columns: columns.update(text=[[text] for text in columns["text"]]),
         r"column 'text' holds list<.*string>, not string",
@@ -316,6 +318,35 @@ def test_a_label_that_train_lacks_is_a_slip_unless_it_is_listed(tmp_path: Path) 
     assert load(tmp_path, labels=("a", "b", "aa")).labels == ("a", "b", "aa")
 
 
+def test_rows_that_nobody_reads_have_no_say(tmp_path: Path) -> None:
+    """Train and dev of a zero-shot language: neither their faults nor their labels count."""
+    build(tmp_path, texts, _put("label", 12, "aa"))
+    spoilt = texts("sw")
+    spoilt["label"][0], spoilt["text"][1], spoilt["label"][7] = "aa", "", "zz"
+    pq.write_table(pa.table(spoilt), tmp_path / "sw.parquet")
+    with pytest.raises(HeadstartError, match="'aa' stands in no train row") as caught:
+        load(tmp_path)
+    assert "sw" not in str(caught.value)
+    build(tmp_path, texts)
+    pq.write_table(pa.table(spoilt), tmp_path / "sw.parquet")
+    assert load(tmp_path).labels == ("a", "b")
+    bare = {name: column[-4:] for name, column in texts("sw").items()}  # test alone
+    pq.write_table(pa.table(bare), tmp_path / "sw.parquet")
+    assert load(tmp_path).splits["test"]["language"].to_pylist().count("sw") == 4
+
+
+def test_labels_that_one_language_lacks_are_told(tmp_path: Path) -> None:
+    build(tmp_path, texts, lambda columns: columns.update(label=["a"] * 13))
+    corpus = load(tmp_path)
+    assert lacking(corpus.splits["train"], corpus.labels, corpus.task) == {"de": ["b"]}
+    build(tmp_path, words, lambda columns: columns.update(tags=[["O", "B-X"]] * 13))
+    corpus = load(tmp_path, "tagging")
+    assert lacking(corpus.splits["train"], corpus.labels, corpus.task) == {"de": ["Y"]}
+    build(tmp_path, texts)
+    corpus = load(tmp_path)
+    assert lacking(corpus.splits["train"], corpus.labels, corpus.task) == {}
+
+
 def test_a_tag_may_begin_as_it_likes_but_not_be_of_another_kind(tmp_path: Path) -> None:
     build(tmp_path, words, _put("tags", 12, ["B-X", "I-X"]))
     assert "I-X" in load(tmp_path, "tagging").labels
@@ -328,7 +359,7 @@ def test_all_faulty_files_are_named_at_once(tmp_path: Path) -> None:
     build(tmp_path, texts, _put("text", 0, ""))
     table = pa.table(texts("sw") | {"label": [None] * 13})
     pq.write_table(table, tmp_path / "sw.parquet")
-    with pytest.raises(HeadstartError, match=r"4 faults[\s\S]*an empty text[\s\S]*no label"):
+    with pytest.raises(HeadstartError, match=r"2 faults[\s\S]*an empty text[\s\S]*no label"):
         load(tmp_path)
 
 

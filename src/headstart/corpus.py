@@ -78,7 +78,8 @@ def load_corpus(data: Data, task: str) -> Corpus:
             where="recipe keys task and data.corpus",
             way_out=f"set task: {source.task}, or name another corpus",
         )
-    raws, faults = gather(data, source, task)
+    gathered, faults = gather(data, source, task)
+    raws = {language: _needed(data, language, parts) for language, parts in gathered.items()}
     named = data.labels or source.labels or _agreed_order(raws)
     tables, faulty = _checked(raws, task, named)
     sound = {language for language in raws if language not in faulty}
@@ -103,6 +104,11 @@ def load_corpus(data: Data, task: str) -> Corpus:
         fingerprint=_fingerprint(task, labels, data, splits),
         stray_inside=_stray_inside(kept) if task == "tagging" else {},
     )
+
+
+def _needed(data: Data, language: str, parts: list[Raw]) -> list[Raw]:
+    """Leave out what nobody reads: train and dev of languages that are not trained on."""
+    return [raw for raw in parts if raw.split == "test" or language in data.languages]
 
 
 def _agreed_order(raws: Mapping[str, list[Raw]]) -> tuple[str, ...] | None:

@@ -49,6 +49,24 @@ def check_known(tables: Mapping[tuple[str, str], pa.Table], task: str) -> None:
         raise combine(faults[:SHOWN], where="the corpus")
 
 
+def lacking(train: pa.Table, labels: Sequence[str], task: str) -> dict[str, list[str]]:
+    """List labels that a language has no train row of, though another language has.
+
+    Args:
+        train: A corpus' train split.
+        labels: Names in the order of their ids.
+        task: classification or tagging; of tags the kind counts.
+    """
+    met: dict[str, set[str]] = {}
+    answers = train[COLUMNS[task][1]].to_pylist()
+    for language, answer in zip(train["language"].to_pylist(), answers, strict=True):
+        ids: list[int] = answer if task == "tagging" else [answer]
+        names = {labels[i][2:] if task == "tagging" else labels[i] for i in ids}
+        met.setdefault(language, set()).update(names)
+    every = set[str]().union(*met.values())
+    return {language: sorted(every - known) for language, known in met.items() if every - known}
+
+
 def check_tags(labels: Sequence[str], task: str) -> None:
     """Refuse tags that are not IOB2.
 

@@ -90,7 +90,7 @@ def _check_texts(
 ) -> None:
     empty = (place for place, text in enumerate(texts) if not (text or "").strip())
     _refuse(raw, empty, "an empty text", "take the row out")
-    missing = (place for place, label in enumerate(answers) if label is None)
+    missing = (place for place, label in enumerate(answers) if not (label or "").strip())
     _refuse(raw, missing, "no label", "give the row one, or take it out")
     if labels is not None:
         _refuse_unknown(raw, [(label,) for label in answers], labels)

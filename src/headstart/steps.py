@@ -17,6 +17,7 @@ from headstart.features import Features
 from headstart.folders import claim
 from headstart.forecast import describe, estimate
 from headstart.groundwork import check_texts
+from headstart.labels import lacking
 from headstart.loading import data_of, expand
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, plan_sizes
@@ -26,7 +27,7 @@ from headstart.stages import add_unlabelled, base_of, job_for, open_text
 from headstart.tune import learn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from typing import TypeVar
 
     from transformers import PreTrainedModel
@@ -189,6 +190,7 @@ class Checked:
     rows: Mapping[str, int]  # examples of each split; these and what follows, of the first run
     leaks: int  # dev and test rows whose text is in train too
     truncated: int  # words that the maximum length cuts off
+    lacking: Mapping[str, Sequence[str]]  # labels that a language has no train row of
     time: str
 
 
@@ -288,6 +290,7 @@ def _checked(found: list[Found]) -> Checked:
         rows={name: len(split) for name, split in first.splits.items()},
         leaks=sum(leak.rows for leak in first.corpus.leaks),
         truncated=sum(split.truncated for split in first.splits.values()),
+        lacking=lacking(first.corpus.splits["train"], first.corpus.labels, first.corpus.task),
         time="; ".join(
             describe(estimate(at.runs, at.named, at.text)) for at in found if at.named and at.text
         ),
