@@ -288,7 +288,11 @@ def test_the_packed_base_can_read_all_that_any_run_reads(
     monkeypatch.setattr(
         packed, "quickstart_base", lambda _place, texts: found.append(list(texts)) or "packed"
     )
-    assert base_of(apply(recipe, changes), tmp_path) == str(tmp_path / "base")
+    place = Path(str(base_of(apply(recipe, changes), tmp_path)))
+    assert place.parent == tmp_path / "base"
+    assert base_of(apply(recipe, {**changes, "data.dev_per_language": 1}), tmp_path) == str(place)
+    other = apply(recipe, {**changes, "data.languages": ["aa"]})  # text of its own, and pieces
+    assert base_of(other, tmp_path) != str(place)
     wanted = {"habari yako"}
     for file in Path(str(recipe.data.folder)).iterdir():
         for row in map(json.loads, file.read_text().splitlines()):

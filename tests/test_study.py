@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from headstart.tables import cells, heads, percent, read_records, tabulate
 from world import world
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from headstart.recipe import Recipe
@@ -109,6 +111,40 @@ def test_a_study_leaves_a_strange_folder_alone(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("make", [study, run])
+def test_a_file_is_no_folder(make: Callable[..., object], tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("precious")
+    with pytest.raises(HeadstartError, match="it is a file"):
+        make(world(tmp_path / "world"), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "precious"
+
+
+def test_a_refused_folder_is_left_as_it_is(tmp_path: Path) -> None:
+    """A packed base was written into it before it was looked at."""
+    packed = {"teacher.base": "quickstart"}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    with pytest.raises(HeadstartError, match="is not empty, and holds no run"):
+        run(apply(world(tmp_path / "world"), packed), tmp_path / "out")
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_another_study_does_not_take_the_place_of_finished_runs(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    recipe, out, records = made
+    shutil.copytree(out, mine := tmp_path / "out")
+    with pytest.raises(HeadstartError, match="holds 4 finished runs, and none is of this recipe"):
+        study(apply(recipe, {"train.max_steps": 0}), mine)
+    assert read_records(mine) == records
+    assert (mine / "study.yaml").read_text() == (out / "study.yaml").read_text()
+    fewer = apply(recipe, {"seeds": [0]})
+    assert study(fewer, mine) == [record for record in records if record.seed == 0]
+    for record in mine.glob("runs/*/record.json"):
+        record.unlink()  # nothing is finished: nothing can be lost
+    assert len(study(apply(recipe, {"train.max_steps": 0, "seeds": [0]}), mine)) == 2
+
+
 def test_a_second_call_makes_nothing(made: tuple[Recipe, Path, list[Record]]) -> None:
     recipe, out, records = made
     paths = sorted(out.glob("runs/*/record.json"))
@@ -175,7 +211,8 @@ def test_a_page_shows_the_runs_that_the_study_now_has(
     made: tuple[Recipe, Path, list[Record]],
 ) -> None:
     recipe, out, records = made
-    settings = {"train.epochs": 1, "seeds": [0], "arms": {"fresh": ARMS["fresh"]}}
+    short = {**ARMS["fresh"], "train.epochs": 1}
+    settings = {"seeds": [0], "arms": {"fresh": ARMS["fresh"], "short": short}}
     other = study(apply(recipe, settings), out)
     assert len(list(out.glob("runs/*/record.json"))) == 5
     assert read_records(out) == other

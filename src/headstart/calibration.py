@@ -98,6 +98,14 @@ def all_texts(corpus: Corpus, more: Unlabelled) -> dict[str, Rows]:
     return {name: rows for name, rows in texts.items() if rows}
 
 
+def every_text(corpus: Corpus, more: Unlabelled) -> list[str]:
+    """Collect what all splits and the unlabelled texts hold, words joined by blanks."""
+    column = COLUMNS[corpus.task][0]
+    rows = [row for table in corpus.splits.values() for row in table[column].to_pylist()]
+    rows += [row for some in more.texts.values() for row in some]
+    return [row if isinstance(row, str) else " ".join(row) for row in rows]
+
+
 def _judged(corpus: Corpus) -> set[str]:
     """Collect the texts of dev and test."""
     column = COLUMNS[corpus.task][0]

@@ -8,6 +8,18 @@ from pathlib import Path
 from headstart.errors import HeadstartError
 
 
+def check_folder(out: Path) -> None:
+    """Refuse a file where a folder is meant.
+
+    Raises:
+        HeadstartError: There is one.
+    """
+    if out.exists() and not out.is_dir():
+        raise HeadstartError(
+            "it is a file", where=str(out), way_out="choose a new or an empty folder"
+        )
+
+
 def claim(out: str | Path, *inputs: str | Path) -> Path:
     """Take a folder for a result before any work: a new or an empty one.
 
@@ -25,11 +37,10 @@ def claim(out: str | Path, *inputs: str | Path) -> Path:
     taken = [named for named in inputs if Path(named).resolve() == out]
     if taken:
         what = f"the result would take the place of {taken[0]}, which it is made from"
-    elif out.exists() and not out.is_dir():
-        what = "it is a file"
-    elif out.exists() and any(out.iterdir()):
+    elif out.is_dir() and any(out.iterdir()):
         what = "the folder holds something already"
     else:
+        check_folder(out)
         return out
     raise HeadstartError(what, where=str(out), way_out="choose a new or an empty folder")
 

@@ -16,7 +16,7 @@ from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
-from headstart.folders import atomic_write
+from headstart.folders import atomic_write, check_folder
 from headstart.forecast import describe, how_long
 from headstart.groundwork import check_texts, reads_text
 from headstart.loading import expand, load_recipe, signature, to_yaml
@@ -81,6 +81,7 @@ def run(
     tracker = recipe.train.tracker or recipe.teacher.finetune.tracker  # follows both
     session = Session(recipe, out, shared or out, open_accelerator(tracker, out))
     with session.accelerator.main_process_first():
+        _refuse_taken(out)
         key = run_signature(recipe, session.shared)
         earlier = _claim(recipe, out, key)
     if earlier is not None:
@@ -134,6 +135,18 @@ def run_signature(recipe: Recipe, shared: Path) -> str:
     return signature(recipe, **extra)
 
 
+def _refuse_taken(out: Path) -> None:
+    """Refuse a file, and a folder that holds something else, before anything is written."""
+    check_folder(out)
+    is_run = (out / "recipe.yaml").exists()
+    if out.exists() and not is_run and any(e.name not in SHARED for e in out.iterdir()):
+        raise HeadstartError(
+            "the output folder is not empty, and holds no run",
+            where=str(out),
+            way_out="choose an empty or a new folder",
+        )
+
+
 def _claim(recipe: Recipe, out: Path, key: str) -> Record | None:
     """Take an empty folder, or one of the same run; return the record if it is finished."""
     mark = f"# signature: {key}"
@@ -147,12 +160,6 @@ def _claim(recipe: Recipe, out: Path, key: str) -> Record | None:
             )
         finished = out / "record.json"
         return read_record(finished) if finished.exists() else None
-    if out.exists() and any(entry.name not in SHARED for entry in out.iterdir()):
-        raise HeadstartError(
-            "the output folder is not empty, and holds no run",
-            where=str(out),
-            way_out="choose an empty or a new folder",
-        )
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(place, f"{mark}\n{to_yaml(recipe)}")
     return None

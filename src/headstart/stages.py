@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from headstart import checkpoint, packed
-from headstart.calibration import unlabelled
+from headstart.calibration import every_text, unlabelled
 from headstart.console import say
 from headstart.corpus import epoch_order, load_corpus, narrowed
 from headstart.encode import encode
@@ -195,10 +195,7 @@ def _readable(recipe: Recipe) -> list[str]:
     """Collect all text that any run of these languages may read, whatever its limits."""
     whole = {"examples_per_language": None, "dev_per_language": None, "test_per_language": None}
     corpus = load_corpus(recipe.data.model_copy(update=whole), recipe.task)
-    column = COLUMNS[recipe.task][0]
-    rows = [row for table in corpus.splits.values() for row in table[column].to_pylist()]
-    rows += [row for some in unlabelled(corpus, recipe.data.text).texts.values() for row in some]
-    return [row if isinstance(row, str) else " ".join(row) for row in rows]
+    return every_text(corpus, unlabelled(corpus, recipe.data.text))
 
 
 def base_of(recipe: Recipe, folder: Path) -> str | None:
@@ -206,7 +203,10 @@ def base_of(recipe: Recipe, folder: Path) -> str | None:
     base = recipe.teacher.base
     if base != "quickstart":
         return base
-    place = folder / "base"
+    deciding = {"corpus", "folder", "revision", "text", "columns", "languages", "zero_shot"}
+    which = recipe.data.model_dump_json(include=deciding)
+    key = hashlib.sha256(f"{recipe.task}|{which}".encode()).hexdigest()[:16]
+    place = folder / "base" / key  # its pieces are those of this text
     if not (place / "config.json").exists():
         say(packed.quickstart_base(place, _readable(recipe)))
     return str(place)

@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from headstart.board import DONE, ELSEWHERE, LEFT, Board, shown
 from headstart.console import say
 from headstart.errors import HeadstartError
-from headstart.folders import atomic_write
+from headstart.folders import atomic_write, check_folder
 from headstart.forecast import describe, how_long
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
-from headstart.record import read_record, write_runs
+from headstart.record import read_record, read_runs, write_runs
 from headstart.run import SHARED, run, run_signature
 
 if TYPE_CHECKING:
@@ -60,9 +60,11 @@ def study(
     recipe = load_recipe(recipe, overrides)
     out = Path(out)
     _refuse_taken(out)
-    atomic_write(out / "study.yaml", to_yaml(recipe))
+    out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):  # the base is written by one process
         planned = plan_runs(recipe, out)
+        _refuse_others(out, {one.key for one in planned})
+        atomic_write(out / "study.yaml", to_yaml(recipe))
         write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])
     waiting = [one for one in planned if not one.is_done]
     if waiting:
@@ -134,14 +136,15 @@ def outlook(recipe: Recipe, out: Path) -> list[str]:
 
 
 def _refuse_taken(out: Path) -> None:
-    """Refuse a folder that holds something else."""
+    """Refuse a file, and a folder that holds something else."""
+    check_folder(out)
     if (out / "recipe.yaml").exists():
         raise HeadstartError(
             "the output folder holds a single run",
             where=str(out),
             way_out="choose another folder for the study",
         )
-    known = {*SHARED, "runs"}
+    known = {*SHARED, "runs", ".lock"}
     if out.exists() and not (out / "study.yaml").exists():
         strange = [entry.name for entry in out.iterdir() if entry.name not in known]
         if strange:
@@ -150,6 +153,19 @@ def _refuse_taken(out: Path) -> None:
                 where=str(out),
                 way_out="choose an empty or a new folder",
             )
+
+
+def _refuse_others(out: Path, keys: set[str]) -> None:
+    """Refuse to take the place of a study whose finished runs are all others than these."""
+    listed = read_runs(out / "runs.json") if (out / "runs.json").exists() else []
+    finished = {key for _, key in listed if (out / "runs" / key / "record.json").exists()}
+    if finished and not finished & keys:
+        raise HeadstartError(
+            f"the folder holds {len(finished)} finished runs, and none is of this recipe",
+            where=str(out),
+            way_out="choose another folder for this study: its text, teacher or settings are "
+            "others, or another version of headstart made those runs",
+        )
 
 
 def _attempt(one: Planned, board: Board, *, shared: Path) -> bool:
