@@ -21,8 +21,10 @@ def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(1000):
             now[0] += 0.25
             advance(note="dev 50.0")
-    assert said[0] == "student: 241 of 1,200, dev 50.0"
-    assert len(said) == 4
+            advance(0)
+    assert said[0] == "student: 241 of 1,200 steps, dev 50.0"
+    assert len(said) == 4 + 1
+    assert said[-1] == "student: 1,000 of 1,200 steps, dev 50.0, 250 s"
 
 
 def test_a_short_job_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,7 +219,7 @@ def _turns(
 ) -> None:
     """Let the models answer in turn until time is up, each at least so often."""
     whole, done, start, shown = seconds * len(models), 0, time.perf_counter(), 0
-    with track(f"in batches of {len(asked[0])}", round(whole)) as advance:
+    with track(f"in batches of {len(asked[0])}", round(whole), "seconds") as advance:
         while done < least or time.perf_counter() - start < whole:
             for one in models:
                 one.pieces += one.timed(asked[done % len(asked)], into(one))

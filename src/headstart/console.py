@@ -37,12 +37,13 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def track(label: str, total: int) -> Generator[Advance]:
-    """Show a bar while a block runs; a line a minute where standard error is no terminal.
+def track(label: str, total: int, unit: str = "steps") -> Generator[Advance]:
+    """Show a bar while a block runs; where standard error is no terminal, a line a minute.
 
     Args:
         label: What is being done.
         total: Steps that will be reported.
+        unit: What they are called in a line.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -54,16 +55,22 @@ def track(label: str, total: int) -> Generator[Advance]:
     quiet = not (leads() and console.is_terminal)
     with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
         bar = progress.add_task(label, total=total, note="")
-        done, said = 0, time.monotonic()
+        done, told, began = 0, "", time.monotonic()
+        said = began
+
+        def tell(more: str = "") -> None:
+            say(f"{label}: {done:,} of {total:,} {unit}{told and f', {told}'}{more}")
 
         def advance(steps: int = 1, note: str = "") -> None:
-            nonlocal done, said
-            done += steps
+            nonlocal done, said, told
+            done, told = done + steps, note or told
             progress.advance(bar, steps)
             if note:
                 progress.update(bar, note=note)
             if not console.is_terminal and time.monotonic() - said > LINE_EVERY:
                 said = time.monotonic()
-                say(f"{label}: {done:,} of {total:,}{note and f', {note}'}")
+                tell()
 
         yield advance
+        if said > began:  # lines were written: the last one says how it ended
+            tell(f", {time.monotonic() - began:,.0f} s")

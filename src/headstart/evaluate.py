@@ -48,7 +48,7 @@ def predict(
     logits = torch.zeros(len(encoded.gold), number_of_labels(model))
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), track(label, len(mine)) as advance:
+    with torch.inference_mode(), track(label, len(mine), "batches") as advance:
         for index in mine:
             batch = collate(encoded, index, device=accelerator.device)
             output = unit_logits(model(**batch.inputs).logits, batch)

@@ -94,7 +94,10 @@ def measure(
             way_out="choose rule activation or magnitude",
         )
     rng = torch.Generator().manual_seed(seed)
-    with track("measuring", len(sample.batches)) as advance, _sloping(teacher):
+    with (
+        track("ranking heads and neurons", len(sample.batches), "batches") as advance,
+        _sloping(teacher),
+    ):
         meter = _Meter(teacher, sample)
         for index in sample.batches:
             batch = collate(sample.encoded, index, device=teacher.device)

@@ -43,7 +43,7 @@ def pace(configs: Sequence[Mapping[str, Any]], head: Head) -> list[float]:
     lengths = [2 + max(len(text) // LETTERS, 1) for text in sentences(None, count=2 * BATCH)]
     batches = [_batch(lengths[i : i + BATCH]) for i in range(0, len(lengths), BATCH)]
     spent: list[list[float]] = [[] for _ in models]
-    with track("measuring", ROUNDS) as advance:
+    with track("timing shapes", ROUNDS, "rounds") as advance:
         for round_ in range(ROUNDS + 1):
             for model, seconds in zip(models, spent, strict=True):
                 taken = _seconds(model, batches)

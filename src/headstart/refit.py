@@ -203,7 +203,7 @@ class _Refit:
         same_head = self.teacher.head == self.head
         last = (*flow.after, *(flow.heads[self.head] if same_head else ()))
         done: list[Fitted] = []
-        with track("refit", len(layers) + 1) as advance:
+        with track("refit", len(layers) + 1, "layers") as advance:
             done += self._solve(flow.before, None, stop=(0, 0))
             for j, (layer, group) in enumerate(zip(layers, groups_of(self.selection), strict=True)):
                 self.teacher.advance(group[0] - 1)
