@@ -285,7 +285,7 @@ def test_a_grid_without_scratch_names_the_best(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "a", REFITTED)
     (said,) = answer(look_into(folder))
     assert said.startswith("refitted-mse, the best on test of 2, keeps ")
-    assert "This needs students from scratch" in report(folder).read_text(encoding="utf-8")
+    assert "this needs students from scratch" in report(folder).read_text(encoding="utf-8")
 
 
 def test_a_single_run_has_the_same_page_with_less_on_it(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def curves(columns: Sequence[Column]) -> Spec:
         .encode(
             x=alt.X("step:Q", title="steps"),
             y=alt.Y("dev:Q", title="dev score, percent"),
-            color=alt.Color("arm:N", sort=[_arm(column) for column in columns], legend=_legend()),
+            color=_coloured("arm", [_arm(column) for column in columns]),
             detail=["way:N", "seed:N"],
             opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
             tooltip=["way:N", "seed:N", "step:Q", alt.Tooltip("dev:Q", format=".1f")],
@@ -219,9 +219,7 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
         .encode(
             x=alt.X("examples:Q", scale=alt.Scale(type="log"), title="examples a language"),
             y=alt.Y("score:Q", title="score on test, percent"),
-            color=alt.Color(
-                "way:N", legend=alt.Legend(title=None, orient="bottom", labelLimit=260)
-            ),
+            color=_coloured("way", [str(row["way"]) for row in rows]),
             tooltip=["way:N", "examples:Q", alt.Tooltip("score:Q", format=".1f")],
         )
     )
@@ -260,7 +258,9 @@ def worth(insight: Insight) -> Spec:
                     scale=alt.Scale(zero=False, padding=18), axis=alt.Axis(tickCount=5)),
             y=alt.Y("score:Q", title="score on test, percent", scale=alt.Scale(zero=False)),
             size=alt.Size("megabytes:Q", legend=None, scale=alt.Scale(range=[40, 400])),
-            color=alt.Color("arm:N", sort=[str(row["arm"]) for row in rows], legend=_legend()),
+            color=_coloured("arm", [
+                _arm(column) for column in (*insight.table.columns, *insight.table.teachers)
+            ]),
             tooltip=["way:N", "kind:N", alt.Tooltip("score:Q", format=".1f"),
                      alt.Tooltip("faster:Q", format=".2f"),
                      alt.Tooltip("megabytes:Q", format=".0f")],
@@ -278,8 +278,10 @@ def _arm(column: Column) -> str:
     return column.name.partition("|")[0]
 
 
-def _legend() -> alt.Legend:
-    return alt.Legend(title=None, orient="bottom", columns=2, labelLimit=260, symbolLimit=0)
+def _coloured(name: str, ways: Sequence[str]) -> alt.Color:
+    """Colour ways by their place, so that one has the same colour in every chart."""
+    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=260, symbolLimit=0)
+    return alt.Color(f"{name}:N", scale=alt.Scale(domain=[*dict.fromkeys(ways)]), legend=legend)
 
 
 def _spec(chart: alt.TopLevelMixin) -> Spec:
