@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
+from fake import Arm, write_study
 from headstart import show
 from headstart.cli import app, command_name, main
 from headstart.document import parse
 from headstart.errors import HeadstartError
 from headstart.loading import json_schema, load_recipe, shipped, to_yaml
 from headstart.machine import versions
+from headstart.show import next_steps
+from headstart.tables import read_records
 from world import world
 
 if TYPE_CHECKING:
@@ -113,6 +116,21 @@ def test_the_next_command_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_pat
     found.chmod(0o755)
     monkeypatch.setattr(sys, "argv", [str(found)])
     assert command_name() == "headstart"
+
+
+def test_the_next_steps_fit_what_was_made(tmp_path: Path) -> None:
+    grid, one = write_study(tmp_path / "a"), write_study(tmp_path / "b", {"x": Arm(0.9)}, seeds=[1])
+    told = next_steps("headstart", ["study", "quickstart"], (), grid, read_records(grid))
+    assert [line.split()[:2] for line in told[:2]] == [["another", "shape"], ["your", "teacher,"]]
+    records = read_records(grid)
+    told = next_steps("headstart", ["study", "r.yaml"], ["seeds=[0, 1]"], grid, records)
+    assert [line.split()[0] for line in told] == ["another", "two", "size"]
+    assert f"study r.yaml {grid}-3 --set 'seeds=[0, 1]' --set student.layers=3" in told[0]
+    assert told[1].endswith(f"compare {grid}:scratch-labels {grid}:teacher-mse")
+    told = next_steps("headstart", ["run", "r.yaml", "--seed", "1"], (), one, read_records(one))
+    assert [line.split()[0] for line in told] == ["another", "how", "size"]
+    assert f"run r.yaml {one}-3 --seed 1 --set student.layers=3" in told[0]
+    assert told[-1].endswith(f"bench {one / 'student'}")
 
 
 def test_a_study_can_be_listed_before_it_is_made(command: Command, tmp_path: Path) -> None:
@@ -219,7 +237,7 @@ def test_a_recipe_is_checked_planned_run_and_reported(
     _, file = tiny
     code, out, _ = command("check", file)
     assert code == 0
-    assert out.startswith("no fault: 2 run(s)")
+    assert out.startswith("no fault: 2 runs")
     code, out, _ = command("plan", file)
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()[1:-1]] == [

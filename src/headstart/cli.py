@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +14,11 @@ from headstart.errors import HeadstartError
 from headstart.verbs import Out, RecipeName, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from headstart.record import Record
 
 STOPPED = 130  # the exit code after Ctrl-C
-SHOWN = 12  # students whose folder is told
 
 app = typer.Typer(
     help="Small multilingual students that start as a piece of their fine-tuned teacher.",
@@ -81,9 +81,12 @@ def run(
 ) -> None:
     """Go the whole way: teacher, student, training, scores. Resumes where it was stopped."""
     from headstart.run import run as run_recipe
+    from headstart.show import show_next
 
-    _show_records([run_recipe(recipe, out, seed=seed, overrides=settings or ())])
-    _show_next(recipe, out, [("student", out / "student")])
+    record = run_recipe(recipe, out, seed=seed, overrides=settings or ())
+    _show_records([record])
+    again = ["run", recipe, *(() if seed is None else ("--seed", str(seed)))]
+    show_next(command_name(), again, settings or (), out, [record])
 
 
 @app.command()
@@ -110,6 +113,7 @@ def study(
         raise HeadstartError(
             f"{address} is one folder too many", where="headstart study", way_out="say --ray, too"
         )
+    from headstart.show import show_next
     from headstart.study import study as run_study
 
     engine = None
@@ -119,7 +123,7 @@ def study(
         engine = OnRay(address, cpus)
     records = run_study(recipe, out, overrides=settings or (), engine=engine)
     _show_records(records)
-    _show_next(recipe, out, [(r.name, out / "runs" / r.signature / "student") for r in records])
+    show_next(command_name(), ["study", recipe], settings or (), out, records)
 
 
 @app.command()
@@ -161,8 +165,9 @@ def check(recipe: RecipeName, settings: Settings = None) -> None:
     found = check_recipe(load_recipe(recipe, settings or ()))
     rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
     show_lines(
-        f"no fault: {found.runs} run(s)",
+        f"no fault: {found.runs} run{'s' if found.runs > 1 else ''}",
         f"rows: {rows}",
+        *_lacking(found.lacking),
         f"dev and test rows whose text is in train too: {found.leaks:,}",
         f"words cut off by the maximum length: {found.truncated:,}",
         f"time: {found.time}",
@@ -200,7 +205,8 @@ def plan(
         rows = [[*row, f"{times:.1f} x"] for row, times in zip(rows, taken, strict=True)]
         head = [*head, "measured"]
     show_table(head, rows)
-    show_lines("faster: than its teacher, by estimate; measured: the same on fresh weights, here")
+    timed = "; measured: the same on fresh weights, here" if head[-1] == "measured" else ""
+    show_lines(f"faster: than its teacher, by estimate{timed}")
 
 
 for _name, _verb in verbs.STEPS.items():
@@ -247,27 +253,13 @@ def show_recipe(recipe: RecipeName, settings: Settings = None) -> None:
     typer.echo(to_yaml(load_recipe(recipe, settings or ())), nl=False)
 
 
-def _show_next(recipe: str, out: Path, students: Sequence[tuple[str, Path]]) -> None:
-    """Write the page, and say what came out, where it lies, and what to try next."""
-    from headstart.answers import answer
-    from headstart.insight import look_into
-    from headstart.report import report as write_report
-    from headstart.show import show_lines
-
-    command = command_name()
-    left = len(students) - SHOWN
-    show_lines(
-        "",
-        *answer(look_into(out)),
-        f"The page is {write_report(out)}; the students are ordinary transformers folders:",
-        *(f"  {name}  {place}" for name, place in students[:SHOWN]),
-        *([f"  and {left} more, in {out / 'runs'}"] if left > 0 else ()),
-        "Next:",
-        f"  another shape       {command} study {recipe} {out}-3 --set student.layers=3",
-        f"  your teacher, data  {command} recipes template > mine.yaml",
-        f"                      fill it in, then {command} check mine.yaml",
-        f"  the paper's grid    {command} check paper-massive (reads its text from the hub)",
-    )
+def _lacking(found: "Mapping[str, Sequence[str]]") -> list[str]:
+    """Say which labels languages have no train row of."""
+    told = [
+        f"{language} {len(names)} ({', '.join(names[:2])}{', …' * (len(names) > 2)})"
+        for language, names in found.items()
+    ]
+    return [f"labels with no train row in some languages: {'; '.join(told)}"] if told else []
 
 
 def _show_records(records: "list[Record]") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,12 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
 
     from headstart.errors import HeadstartError
+    from headstart.record import Record
 
+SHOWN = 12  # students whose folder is told
 WIDE = 160  # columns where standard output is no terminal, so that pipes get whole lines
 
 
@@ -78,3 +82,70 @@ def show_scores(scores: Mapping[str, Mapping[str, float]], zero_shot: Collection
         ["language", *names],
         [[label, *(f"{100 * values[name]:.1f}" for name in names)] for label, values in rows],
     )
+
+
+def show_next(
+    command: str,
+    again: Sequence[str],
+    settings: Sequence[str],
+    out: Path,
+    records: Sequence[Record],
+) -> None:
+    """Write the page, and say what came out, where it lies, and what to try next.
+
+    Args:
+        command: How this program is called.
+        again: The verb that made the runs, its recipe, and what else it was given.
+        settings: Those of the call.
+        out: The folder of a run or a study.
+        records: The finished runs.
+    """
+    from headstart.answers import answer
+    from headstart.insight import look_into
+    from headstart.report import report
+
+    is_run = again[0] == "run"
+    places = [out if is_run else out / "runs" / one.signature for one in records]
+    shown = list(zip(records, places, strict=True))[:SHOWN]
+    left = len(places) - len(shown)
+    show_lines(
+        "",
+        *answer(look_into(out)),
+        f"The page is {report(out)}; the students are ordinary transformers folders:",
+        *(f"  {'student' if is_run else one.name}  {place / 'student'}" for one, place in shown),
+        *([f"  and {left} more, in {out / 'runs'}"] if left else ()),
+        "Next:",
+        *next_steps(command, again, settings, out, records),
+    )
+
+
+def next_steps(
+    command: str,
+    again: Sequence[str],
+    settings: Sequence[str],
+    out: Path,
+    records: Sequence[Record],
+) -> list[str]:
+    """Name commands that fit what was made, as `show_next` does."""
+    from headstart.tables import column_name
+
+    verb, recipe, *more = again
+    told = "".join(f" --set {quote(one)}" for one in settings)
+    other = " ".join([verb, recipe, f"{out}-3", *more])
+    lines = [f"  another shape       {command} {other}{told} --set student.layers=3"]
+    if recipe == "quickstart":
+        return [
+            *lines,
+            f"  your teacher, data  {command} recipes template > mine.yaml",
+            f"                      fill it in, then {command} check mine.yaml",
+            f"  the paper's grid    {command} check paper-massive (reads its text from the hub)",
+        ]
+    ways = list(dict.fromkeys(column_name(record) for record in records))
+    if len(ways) > 1:
+        first, last = (quote(f"{out}:{way}") for way in (ways[0], ways[-1]))
+        lines.append(f"  two of its ways     {command} compare {first} {last}")
+    if len({record.seed for record in records}) == 1:
+        seeds = f"study {recipe} {out}-seeds{told} --set 'seeds=[0, 1, 2]'"
+        lines.append(f"  how sure it is      {command} {seeds}")
+    student = out if verb == "run" else out / "runs" / records[-1].signature
+    return [*lines, f"  size and speed      {command} bench {student / 'student'}"]
