@@ -5,20 +5,26 @@ OUT ?= quickstart-out
 
 VENV := .venv
 BIN := $(VENV)/bin
+USABLE := $(VENV)/usable
 READY := $(VENV)/ready
 CODE := src tests tools benchmarks
 
 .PHONY: quickstart test test-slow check format lint types bench setup clean
 
-quickstart: $(READY)
+quickstart: $(USABLE)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/headstart study quickstart $(OUT)
 
 setup: $(READY)
 
 # torch comes first and alone: what is installed with it must take it as it is.
-$(READY): pyproject.toml constraints.txt
+$(USABLE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install torch==2.13.0
+	$(BIN)/pip install -c constraints.txt -e '.[quickstart]'
+	touch $(USABLE)
+
+# What tests need besides: a browser's driver, a cluster, a type checker.
+$(READY): $(USABLE)
 	$(BIN)/pip install -c constraints.txt -e '.[cluster,dev,quickstart]'
 	touch $(READY)
 
