@@ -50,10 +50,12 @@ def choose_rate(model: PreTrainedModel, job: Job, *, floor: float) -> list[Trial
         floor: Dev score of the majority class.
 
     Returns:
-        All trials of the last length, the best first.
+        The trials of the last length, the best first; after them the shorter ones, which cost
+        time, too.
     """
     total = total_steps(job)
     steps = max(round(total * job.settings.trial_fraction), 1)
+    shorter: list[Trial] = []
     while True:
         given = job.settings.learning_rates
         trials = [_try(model, job, rate, steps) for rate in given or FIRST]
@@ -61,8 +63,8 @@ def choose_rate(model: PreTrainedModel, job: Job, *, floor: float) -> list[Trial
         while given is None and (rate := _beyond(trials, floor)) is not None:
             trials = _ranked([*trials, _try(model, job, rate, steps)], floor)
         if _learned(trials, floor) or steps >= total:
-            return trials
-        steps = min(2 * steps, total)
+            return [*trials, *shorter]
+        steps, shorter = min(2 * steps, total), [*shorter, *trials]
 
 
 def _try(model: PreTrainedModel, job: Job, rate: float, steps: int) -> Trial:
