@@ -150,9 +150,8 @@ def draw(rows: list[dict[str, object]], place: Path) -> None:
     lines = base.mark_line(opacity=0.5).encode(alt.Y("fitted:Q"))
     panel = (dots + lines).properties(width=200, height=130)
     place.parent.mkdir(parents=True, exist_ok=True)
-    panel.facet("axis:N", columns=3, title=None).resolve_scale(
-        x="independent", y="independent"
-    ).save(place)
+    chart = panel.facet(facet=alt.Facet("axis:N", title=None), columns=3)
+    chart.resolve_scale(x="independent", y="independent").save(place)
 
 
 def main() -> None:
