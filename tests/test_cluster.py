@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 SPENT = ("seconds", "peak_memory")  # what no two makings have alike
-ARMS = {"copied": {"init.source": "teacher"}, "fresh": {"init.source": "scratch"}}
+ARMS = {
+    "copied": {"init.source": "teacher"},
+    "fresh": {"init.source": "scratch", "train.learning_rate": "auto"},
+}
 
 
 @pytest.fixture(scope="module")

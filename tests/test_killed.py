@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ARMS = {
     "copied": {"init.source": "teacher"},
     "refitted": {"init.refit": {"tokens": 400}},
-    "fresh": {"init.source": "scratch"},
+    "fresh": {"init.source": "scratch", "train.learning_rate": "auto"},
 }
 KILLS = 10
 

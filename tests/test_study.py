@@ -12,10 +12,11 @@ import pytest
 
 from headstart.checking import apply
 from headstart.errors import HeadstartError
+from headstart.forecast import how_long
 from headstart.record import write_runs
 from headstart.report import report, shade
 from headstart.run import run
-from headstart.study import outlook, study
+from headstart.study import outlook, plan_runs, study, to_time
 from headstart.tables import cells, heads, percent, read_records, tabulate
 from world import world
 
@@ -79,6 +80,40 @@ def test_arms_that_differ_in_training_share_their_start(tmp_path: Path) -> None:
     found = set((tmp_path / "out").glob("starts/*/*.json"))
     assert len(found) == 5
     assert all(path.stat().st_mtime_ns == at for path, at in starts.items())
+
+
+def test_the_first_seed_chooses_the_rate_of_its_way(tmp_path: Path) -> None:
+    """Trials are paid once for each way; a seed that takes a rate is another run than alone."""
+    recipe = apply(
+        world(tmp_path / "world"),
+        {"arms": ARMS, "seeds": [0, 1], "train.learning_rate": "auto", "train.epochs": 2},
+    )
+    planned = plan_runs(recipe, tmp_path / "out")
+    assert [one.is_ready for one in planned] == [True, False, True, False]
+    assert [one.rate_from for one in planned[1::2]] == [one.place for one in planned[::2]]
+    records = study(recipe, tmp_path / "out")
+    for first, second in (records[:2], records[2:]):
+        assert first.learning_rate["chosen"] == second.learning_rate["chosen"]
+        assert first.learning_rate["tried"]
+        assert second.learning_rate["tried"] == [
+            {**trial, "seconds": 0.0} for trial in first.learning_rate["tried"]
+        ]
+        assert first.costs["trial_seconds"] > 0 == second.costs["trial_seconds"]
+    (second,) = study(apply(recipe, {"seeds": [1], "arms": {}}), tmp_path / "alone")
+    assert second.signature != records[1].signature
+    assert second.costs["trial_seconds"] > 0
+    for given in ({"train.learning_rate": 1e-3}, {"train.max_steps": 0}):
+        free = plan_runs(apply(recipe, given), tmp_path / "out")
+        assert all(one.is_ready for one in free)
+
+
+def test_a_seed_that_takes_a_rate_counts_no_trials(tmp_path: Path) -> None:
+    recipe = apply(world(tmp_path / "world"), {"train.learning_rate": "auto", "train.epochs": 9})
+    one, two = (apply(recipe, {"seeds": seeds}) for seeds in ([0], [0, 1]))
+    pair = plan_runs(two, tmp_path / "out")
+    first, second = how_long(to_time(pair), tmp_path / "out")
+    assert second["student"] < 0.9 * first["student"]
+    assert [first] == how_long(to_time(plan_runs(one, tmp_path / "out")), tmp_path / "out")
 
 
 def test_a_damaged_start_is_named(tmp_path: Path) -> None:

@@ -84,8 +84,9 @@ class _Driver:
         fault: HeadstartError | None = None
         tasks: dict[Any, Planned] = {}
         while tasks or (waiting and fault is None):
-            while waiting and fault is None and len(tasks) < self.slots():
-                one = waiting.pop(0)
+            ready = [one for one in waiting if one.is_ready]
+            while ready and fault is None and len(tasks) < self.slots():
+                waiting.remove(one := ready.pop(0))
                 try:
                     tasks[self.submit(one)] = one
                 except HeadstartError as found:
@@ -128,6 +129,7 @@ class _Driver:
         return self.task.options(name=one.name, memory=memory).remote(
             to_yaml(one.recipe),
             str(one.place.absolute()),
+            one.rate_from and str(one.rate_from.absolute()),
             str(self.shared.absolute()),
             str(Path.cwd()),
         )
@@ -146,14 +148,15 @@ class _Driver:
             )
 
 
-def _make(recipe: str, place: str, shared: str, here: str) -> float:
+def _make(recipe: str, place: str, rate_from: str | None, shared: str, here: str) -> float:
     """Make one run in a worker, as seen from the driver's folder; return its seconds."""
     began = time.monotonic()
     os.chdir(here)
     with FileLock(Path(place).with_suffix(".lock")):
         if not (Path(place) / "record.json").exists():
             tree = cast("dict[str, object]", parse(recipe, where=place))
-            run(load_recipe(tree), place, shared=Path(shared))
+            told = None if rate_from is None else Path(rate_from)
+            run(load_recipe(tree), place, shared=Path(shared), rate_from=told)
     return time.monotonic() - began
 
 

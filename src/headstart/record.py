@@ -29,7 +29,10 @@ class Summary(TypedDict):
 
 
 class LearningRate(TypedDict):
-    """The rate that was used, and what `auto` tried: learning_rate, dev, steps, seconds."""
+    """The rate that was used, and what `auto` tried: learning_rate, dev, steps, seconds.
+
+    In a study, the first seed of a way tries for all; the others have its trials, at no seconds.
+    """
 
     chosen: float | str
     tried: Sequence[Mapping[str, float | None]]

@@ -36,7 +36,7 @@ from headstart.stages import (
 from headstart.starts import start_of
 from headstart.teacher import teacher_pass
 from headstart.train import Dev
-from headstart.tune import learn
+from headstart.tune import learn, trials_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -59,6 +59,7 @@ def run(
     seed: int | None = None,
     overrides: Sequence[str] = (),
     shared: Path | None = None,
+    rate_from: Path | None = None,
 ) -> Record:
     """Make, train and judge one student.
 
@@ -68,6 +69,7 @@ def run(
         seed: Replaces the recipe's.
         overrides: `key.path=value` settings.
         shared: Where teachers and their answers are kept; None for the run's own folder.
+        rate_from: A finished run's folder, whose trials of learning rates serve this one, too.
 
     Returns:
         What came out; also in `out/record.json`.
@@ -79,10 +81,11 @@ def run(
     _refuse_many(recipe)
     out = Path(out)
     tracker = recipe.train.tracker or recipe.teacher.finetune.tracker  # follows both
-    session = Session(recipe, out, shared or out, open_accelerator(tracker, out))
+    tried = None if rate_from is None else read_record(rate_from / "record.json")
+    session = Session(recipe, out, shared or out, open_accelerator(tracker, out), tried)
     with session.accelerator.main_process_first():
         _refuse_taken(out)
-        key = run_signature(recipe, session.shared)
+        key = run_signature(recipe, session.shared, rate_of=tried and tried.signature)
         earlier = _claim(recipe, out, key)
     if earlier is not None:
         say(f"{out} holds this run already; nothing to do")
@@ -118,10 +121,18 @@ def _say_how_long(session: Session) -> None:
         say(describe(how_long([session.recipe], session.shared)))
 
 
-def run_signature(recipe: Recipe, shared: Path) -> str:
-    """Hash what decides a run's result: recipe, text, and the weights that it starts from."""
+def run_signature(recipe: Recipe, shared: Path, *, rate_of: str | None = None) -> str:
+    """Hash what decides a run's result: recipe, text, and the weights that it starts from.
+
+    Args:
+        recipe: One run.
+        shared: Where a packed base is written.
+        rate_of: The signature of the run whose learning rate it takes.
+    """
     corpus = load_corpus(recipe.data, recipe.task)
     extra = {"data": corpus.fingerprint}
+    if rate_of is not None:
+        extra["rate"] = rate_of
     if reads_text(recipe):
         extra["text"] = unlabelled(corpus, recipe.data.text).fingerprint()
     base = base_of(recipe, shared)
@@ -179,6 +190,7 @@ class Session:
     out: Path
     shared: Path
     accelerator: Accelerator
+    tried: Record | None = None  # whose trials serve this run
     costs: Costs = field(default_factory=Costs)
 
     @contextmanager
@@ -278,7 +290,8 @@ def _train(
         job = replace(job, features=features)
     job = replace(job, start=Dev(text.score(dev, untrained), cross_entropy(dev, untrained)))
     with session.timed("train_seconds"):
-        progress, trials = learn(model, job, floor=text.floor)
+        tried = trials_of(session.tried) if session.tried else ()
+        progress, trials = learn(model, job, floor=text.floor, trials=tried)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
     read = more.fingerprint() if more.texts else ""

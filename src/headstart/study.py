@@ -17,10 +17,11 @@ from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write, check_folder
 from headstart.forecast import describe, how_long
-from headstart.loading import expand, load_recipe, to_yaml
+from headstart.loading import apply, expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
 from headstart.record import read_record, read_runs, write_runs
 from headstart.run import SHARED, run, run_signature
+from headstart.tune import FIRST, searches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ def study(
         write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])
     waiting = [one for one in planned if not one.is_done]
     if waiting:
-        times = how_long([one.recipe for one in waiting], out)
+        times = how_long(to_time(waiting), out)
         say(f"{len(waiting)} of {len(planned)} runs to make: {describe(times)}")
         spent = {one.name: sum(t.values()) for one, t in zip(waiting, times, strict=True)}
         states = {one.name: DONE if one.is_done else LEFT for one in planned}
@@ -86,6 +87,12 @@ class Planned:
     recipe: Recipe
     key: str
     place: Path
+    rate_from: Path | None = None  # the arm's first seed, which chooses the learning rate
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the run that chooses its learning rate is done."""
+        return self.rate_from is None or (self.rate_from / "record.json").exists()
 
     @property
     def is_done(self) -> bool:
@@ -108,9 +115,20 @@ def one_by_one(waiting: Sequence[Planned], board: Board, shared: Path) -> None:
 
 
 def plan_runs(recipe: Recipe, out: Path, *, bases: Path | None = None) -> list[Planned]:
-    """List the runs of a study, in the recipe's order; a packed base is written to `bases`."""
-    named = [(name, one, run_signature(one, bases or out)) for name, one in expand(recipe)]
-    return [Planned(name, one, key, out / "runs" / key) for name, one, key in named]
+    """List the runs of a study, in the recipe's order; a packed base is written to `bases`.
+
+    A learning rate is a way's own, not a seed's: its first seed chooses it for the others.
+    """
+    planned: list[Planned] = []
+    first: Planned | None = None
+    for i, (name, one) in enumerate(expand(recipe)):
+        chooses = i % max(len(recipe.seeds), 1) == 0 or not searches(one.train)
+        rate_of = first.key if first and not chooses else None
+        key = run_signature(one, bases or out, rate_of=rate_of)
+        place = out / "runs" / key
+        planned.append(Planned(name, one, key, place, first.place if first and rate_of else None))
+        first = planned[-1] if chooses else first
+    return planned
 
 
 def outlook(recipe: Recipe, out: Path) -> list[str]:
@@ -127,12 +145,17 @@ def outlook(recipe: Recipe, out: Path) -> list[str]:
             waiting = [one for one in planned if not one.is_done]
             told = "nothing to make"
             if waiting:
-                left = [one.recipe for one in waiting]
-                told = describe(how_long(left, out, bases=Path(folder)))
+                told = describe(how_long(to_time(waiting), out, bases=Path(folder)))
     except HeadstartError as fault:
         return [*names, f"time: not known: {fault.what} ({fault.where})"]
     states = [f"{one.name}  done" if one.is_done else one.name for one in planned]
     return [*states, f"{len(waiting)} of {len(planned)} runs to make: {told}"]
+
+
+def to_time(waiting: Sequence[Planned]) -> list[Recipe]:
+    """Give the runs' recipes, those that need no trials with a rate."""
+    given = {"train.learning_rate": FIRST[0]}
+    return [apply(one.recipe, given) if one.rate_from else one.recipe for one in waiting]
 
 
 def _refuse_taken(out: Path) -> None:
@@ -175,12 +198,14 @@ def _attempt(one: Planned, board: Board, *, shared: Path) -> bool:
             board.states[one.name] = DONE
             board.notes[one.name] = ELSEWHERE
         return True
+    if not one.is_ready:
+        return False
     one.place.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(one.place.with_suffix(".lock"), timeout=0):
             board.start(one.name)
             say(f"[{[*board.states.values()].count(DONE) + 1} of {len(board.states)}] {one.name}")
-            record = run(one.recipe, one.place, shared=shared)
+            record = run(one.recipe, one.place, shared=shared, rate_from=one.rate_from)
             board.finish(one.name, came_out(record))
     except Timeout:
         return False

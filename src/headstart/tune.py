@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from headstart.console import say
 from headstart.folders import atomic_write
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from headstart.record import Record
+    from headstart.settings import Train
     from headstart.train import Job, Progress
 
 
@@ -103,7 +105,20 @@ def _learned(trials: Sequence[Trial], floor: float) -> bool:
     return max(trial.dev for trial in trials) > floor + CLEAR
 
 
-def learn(model: PreTrainedModel, job: Job, *, floor: float) -> tuple[Progress, list[Trial]]:
+def searches(settings: Train) -> bool:
+    """Whether a training chooses its learning rate."""
+    return settings.learning_rate == "auto" and settings.max_steps != 0
+
+
+def trials_of(record: Record) -> list[Trial]:
+    """Take the trials of another run, which has paid for them."""
+    tried = cast("Sequence[dict[str, Any]]", record.learning_rate["tried"])
+    return [replace(Trial(**one), seconds=0.0) for one in tried]
+
+
+def learn(
+    model: PreTrainedModel, job: Job, *, floor: float, trials: Sequence[Trial] = ()
+) -> tuple[Progress, list[Trial]]:
     """Train a model in place, at the given learning rate or the best of several.
 
     A rate that is best in a short trial may be too high for the whole training, which stays near
@@ -114,15 +129,17 @@ def learn(model: PreTrainedModel, job: Job, *, floor: float) -> tuple[Progress, 
         model: On the accelerator's device.
         job: The training.
         floor: Dev score of the majority class.
+        trials: Made for another seed; where there are any, this one makes none of its own.
 
     Returns:
         How it went, and the learning rates tried, the one it was trained at first (none where one
         was given); a training that fell is among them.
     """
-    if job.settings.learning_rate != "auto" or job.settings.max_steps == 0:
+    if not searches(job.settings):
         return fit(model, job), []
     first = copy.deepcopy(model.state_dict())
-    trials = _remembered(job) or _keep(choose_rate(model, job, floor=floor), job)
+    found = _remembered(job) or [*trials]
+    trials = found or _keep(choose_rate(model, job, floor=floor), job)
     while True:
         best = trials[0]
         say(f"learning rate {best.learning_rate:g}: {best.dev:.3f} on dev after {best.steps} steps")
