@@ -129,6 +129,8 @@ def test_a_name_that_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     for path in ("./none", "/none", "not/a/name"):
         with pytest.raises(HeadstartError, match=rf"(?s)there is no such folder.*{path}"):
             find_folder(path)
+    with pytest.raises(HeadstartError, match="did you mean 'quickstart', the packaged base"):
+        find_folder("quikstart")
 
 
 def test_a_hub_name_fetches_no_pickle(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

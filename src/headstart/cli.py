@@ -32,6 +32,7 @@ app.add_typer(recipes, name="recipes")
 
 def main() -> None:
     """Run the command line; a fault of the input is told without a traceback, exit code 2."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it tells each attempt; the fault is ours
     try:
         app(prog_name="headstart")
     except HeadstartError as error:

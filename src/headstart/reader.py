@@ -6,6 +6,7 @@ on disk is never held whole.
 
 from __future__ import annotations
 
+import difflib
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _HUB: Any = huggingface_hub
 _CONFIGS: Any = AutoConfig
 Named = str | Path
+PACKAGED = "quickstart"  # the base that comes with the package
 # Families that count positions from pad id + 1.
 _AFTER_PADDING = frozenset({"xlm-roberta", "roberta", "camembert"})
 # What a model needs and nothing else: no pickles, no other engines' weights.
@@ -236,8 +238,15 @@ def _fetch(name: str, patterns: list[str]) -> Path:
         raise HeadstartError(
             f"no folder and no model of the hub: {first_line(fault)}",
             where=name,
-            way_out="check the name, and the connection if it is a model of the hub",
+            way_out=_meant(name),
         ) from fault
+
+
+def _meant(name: str) -> str:
+    """Say what to do about a name that nobody knows."""
+    if difflib.get_close_matches(name.lower(), [PACKAGED], cutoff=0.8):
+        return f"did you mean {PACKAGED!r}, the packaged base?"
+    return "check the name, and the connection if it is a model of the hub"
 
 
 def first_line(fault: Exception) -> str:

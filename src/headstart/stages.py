@@ -20,7 +20,7 @@ from headstart.encode import encode
 from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
 from headstart.folders import atomic_write
 from headstart.objectives import UNLABELLED
-from headstart.reader import find_folder
+from headstart.reader import PACKAGED, find_folder
 from headstart.recipe import RESULT_VERSION
 from headstart.sources import COLUMNS
 from headstart.teacher import alone
@@ -201,7 +201,7 @@ def _readable(recipe: Recipe) -> list[str]:
 def base_of(recipe: Recipe, folder: Path) -> str | None:
     """Find the base: a folder or hub name, or the packed one written out for this corpus."""
     base = recipe.teacher.base
-    if base != "quickstart":
+    if base != PACKAGED:
         return base
     deciding = {"corpus", "folder", "revision", "text", "columns", "languages", "zero_shot"}
     which = recipe.data.model_dump_json(include=deciding)
