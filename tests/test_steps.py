@@ -287,6 +287,26 @@ def test_a_start_that_arms_share_is_counted_once(
     assert told(recipe, more[1]) == told(recipe, fewer)
 
 
+@pytest.mark.parametrize(
+    ("source", "given", "share"),
+    [
+        ("teacher", {}, 3.5 * 0.1),
+        ("scratch", {}, 3 * (0.1 + 0.2 + 0.4)),
+        ("scratch", {"train.trial_fraction": 0.4}, 3 * (0.4 + 0.8 + 1.0)),  # none is longer
+        ("base", {"train.learning_rates": [1e-3]}, 0.1 + 0.2 + 0.4),
+        ("scratch", {"train.learning_rate": 1e-3}, 0.0),
+    ],
+)
+def test_trials_of_fresh_weights_are_counted_as_they_are_repeated(
+    made: tuple[Recipe, Path], source: str, given: dict[str, object], share: float
+) -> None:
+    auto = {"train.learning_rate": "auto", "train.trial_fraction": 0.1, "init.source": source}
+    recipe = apply(made[0], {**auto, **given})
+    without = apply(recipe, {"train.learning_rate": 1e-3, "train.learning_rates": None})
+    whole, alone = (forecast._passes(one.train, 1000, source) for one in (recipe, without))
+    assert whole / alone == pytest.approx(1 + share)
+
+
 def test_check_leaves_nothing_behind(made: tuple[Recipe, Path], tmp_path: Path) -> None:
     shutil.copytree(made[1], tmp_path / "tuned")
     before = names_in(tmp_path / "tuned")

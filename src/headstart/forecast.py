@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 EFFICIENCY = {"fp32": 0.7, "bf16": 0.5}  # share of bare products that one thread's training reaches
 THREADS = 0.8  # so many threads are worth as one to this power
 FILLED = 0.95  # share of a batch that is no padding
-TRIALS = {"teacher": 3.5}  # rates that auto tries at a share of the steps, retries counted in
-FRESHER = 7.0  # the same for other first weights: they often learn nothing in the first round
+RATES = {"teacher": 3.5}  # how many auto tries
+FRESHER = 3.0  # the same for other first weights
+ROUNDS = {"teacher": 1}  # of trials, each twice as long as the one before
+MORE_ROUNDS = 3  # the same for other first weights: they often learn nothing in the first
 # A refit: forward passes of both models, and what a normal equation costs (in double precision)
 # for each multiply-add of its sum.
 REFIT_PASSES, REFIT_SUMS = 2.1, 6.9
@@ -105,8 +107,8 @@ def seconds_for(
     init, general = recipe.init, recipe.init.general
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
     step = 3 * student + (teacher if needs_features(recipe.train.objective) else 0.0)
-    fit = _passes(recipe.train, pieces["train"], TRIALS.get(init.source, FRESHER)) * step
-    judge = _judgements(recipe.train, pieces["train"]) * pieces["dev"] * student
+    fit = _passes(recipe.train, pieces["train"], init.source) * step
+    judge = _judgements(recipe.train, pieces["train"], init.source) * pieces["dev"] * student
     return {
         "teacher": 0.0 if recipe.teacher.model else teachers * _tuning(recipe, pieces, sizes[0]),
         "teacher pass": teachers * sum(pieces.values()) * teacher,
@@ -122,8 +124,8 @@ def _tuning(recipe: Recipe, pieces: Mapping[str, int], size: Size) -> float:
     """Estimate the seconds of a teacher's fine-tuning."""
     tuned = recipe.teacher.finetune
     more = (recipe.teacher.examples_per_language or 0) / (recipe.data.examples_per_language or 1)
-    seen = _passes(tuned, pieces["train"] * max(more, 1), TRIALS["teacher"])
-    judged = _judgements(tuned, pieces["train"] * max(more, 1)) * pieces["dev"]
+    seen = _passes(tuned, pieces["train"] * max(more, 1), "teacher")
+    judged = _judgements(tuned, pieces["train"] * max(more, 1), "teacher") * pieces["dev"]
     return (3 * seen + judged) * size.work * _each(tuned)
 
 
@@ -137,22 +139,31 @@ def _refitting(recipe: Recipe, sizes: tuple[Size, Size]) -> float:
     return recipe.init.refit.tokens * each * _each(recipe.train)
 
 
-def _passes(train: Train, pieces: float, trials: float) -> float:
+def _trials(train: Train, source: str) -> tuple[float, float]:
+    """Guess how many trials there are, and what share of a training's steps they take together."""
+    if train.learning_rate != "auto":
+        return 0.0, 0.0
+    rates = len(train.learning_rates or ()) or RATES.get(source, FRESHER)
+    rounds = ROUNDS.get(source, MORE_ROUNDS)
+    lengths = [min(2**k * train.trial_fraction, 1.0) for k in range(rounds)]
+    return rates * rounds, rates * sum(lengths)
+
+
+def _passes(train: Train, pieces: float, source: str) -> float:
     """Pieces that a training reads, its trials included."""
     whole = train.epochs * pieces
     if train.max_steps is not None:
         whole = FILLED * train.max_steps * train.batch_tokens
-    rates = len(train.learning_rates) if train.learning_rates else trials
-    return whole * (1 + (rates * train.trial_fraction if train.learning_rate == "auto" else 0))
+    return whole * (1 + _trials(train, source)[1])
 
 
-def _judgements(train: Train, pieces: float) -> float:
+def _judgements(train: Train, pieces: float, source: str) -> float:
     """How often a training is judged on dev, its trials included."""
     steps = train.epochs * pieces / (FILLED * train.batch_tokens)
     if train.max_steps is not None:
         steps = train.max_steps
     every = train.eval_every or pieces / (FILLED * train.batch_tokens)
-    return max(steps / every, 1) + (4 if train.learning_rate == "auto" else 0)
+    return max(steps / every, 1) + _trials(train, source)[0]
 
 
 def describe_seconds(seconds: float) -> str:
