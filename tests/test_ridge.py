@@ -138,6 +138,25 @@ def test_held_out_rows_choose_the_ridge() -> None:
     assert fitted.held_out_after == min(judged.values())
 
 
+@pytest.mark.parametrize("few", range(6, 46, 4))
+def test_the_walk_ends_at_the_best_of_all_ridges(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few rows to fit the best ridge is large, with many it is small; all are not solved."""
+    ridges = tuple(10.0**power for power in range(-9, 4))
+    fit, held_out = summed(few, bias=True), summed(400, bias=True, seed=1)
+    every = [held_out.unexplained(fit.change(ridge)) for ridge in ridges]
+    solved: list[float] = []
+    change = Sums.change
+
+    def counted(sums: Sums, ridge: float) -> torch.Tensor:
+        solved.append(ridge)
+        return change(sums, ridge)
+
+    monkeypatch.setattr(Sums, "change", counted)
+    _, fitted = best_change("map", fit, held_out, ridges)
+    assert fitted.held_out_after == min(every)
+    assert len(solved) == len(set(solved)) < len(ridges)
+
+
 def test_a_change_that_helps_no_held_out_row_is_not_made() -> None:
     fit = summed(40, bias=True)
     x, error, target = rows(40)

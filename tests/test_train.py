@@ -519,6 +519,31 @@ def test_steps_follow_from_the_seed_alone(accelerator: Accelerator) -> None:
 
 
 @pytest.mark.parametrize(
+    ("objective", "dropout", "rate"),
+    [
+        ({"mse": 1.0}, "auto", 0.0),
+        ({"kl": 0.5, "labels": 0.0}, "auto", 0.0),  # what has no weight is not learned from
+        ({"relation": 1.0}, "auto", 0.0),
+        ({"labels": 1.0}, "auto", None),
+        ({"labels": 0.5, "mse": 0.5}, "auto", None),
+        ({"mse": 1.0}, "kept", None),
+        ({"labels": 1.0}, 0.0, 0.0),
+        ({"mse": 1.0}, 0.3, 0.3),
+    ],
+)
+def test_a_teacher_alone_is_learned_from_without_dropout(
+    objective: dict[str, float], dropout: float | str, rate: float | None
+) -> None:
+    model = fresh()
+    before = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+    settings = Train.model_validate({"objective": objective, "dropout": dropout})
+    with trainable(model, settings, torch.arange(40)):
+        rates = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+        assert rates == (before if rate is None else [rate] * len(before))
+    assert 0.0 not in before
+
+
+@pytest.mark.parametrize(
     ("family", "settings"),
     [
         ("bert", {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}),

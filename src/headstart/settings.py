@@ -255,8 +255,9 @@ class Train(Part):
     """Of AdamW."""
     clip: Positive = 1.0
     """Largest norm of the gradient."""
-    dropout: Fraction | None = None
-    """For all dropout in the model; None leaves it as it is."""
+    dropout: Fraction | Literal["auto", "kept"] = "auto"
+    """For all dropout in the model. kept leaves it as it is; auto does so where labels are learned
+    from, and sets it to 0 where nothing is but the teacher."""
     word_embeddings: Literal["train", "freeze", "rows"] = "rows"
     """Train all rows, none, or only those that occur in the training text."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
