@@ -80,7 +80,8 @@ def step(layers: int, hidden: int, pieces: int = PIECES, embeddings: str = "rows
     data = texts(400)
     settings = Train.model_validate(
         {"objective": {"mse": 1.0}, "max_steps": STEPS, "learning_rate": 1e-4, "batch_tokens": 512,
-         "eval_every": STEPS, "precision": "fp32", "word_embeddings": embeddings}
+         "eval_every": STEPS, "precision": "fp32", "word_embeddings": embeddings,
+         "dropout": "kept"}
     )  # fmt: skip
     answers = np.zeros((len(data), LABELS), np.float32)
     job = Job(data=data, settings=settings, order=lambda _: np.arange(len(data)),

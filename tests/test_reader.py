@@ -131,6 +131,8 @@ def test_a_name_that_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
             find_folder(path)
     with pytest.raises(HeadstartError, match="did you mean 'quickstart', the packaged base"):
         find_folder("quikstart")
+    with pytest.raises(HeadstartError, match="a recipe's only"):
+        find_folder("quickstart")
 
 
 def test_a_hub_name_fetches_no_pickle(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,6 +293,7 @@ def test_a_start_that_arms_share_is_counted_once(
         ("teacher", {}, 3.5 * 0.1),
         ("scratch", {}, 3 * (0.1 + 0.2 + 0.4)),
         ("scratch", {"train.trial_fraction": 0.4}, 3 * (0.4 + 0.8 + 1.0)),  # none is longer
+        ("scratch", {"train.trial_fraction": 1.0}, 3.0),  # and none comes after it
         ("base", {"train.learning_rates": [1e-3]}, 0.1 + 0.2 + 0.4),
         ("scratch", {"train.learning_rate": 1e-3}, 0.0),
     ],

@@ -99,16 +99,22 @@ def test_the_first_seed_chooses_the_rate_of_its_way(tmp_path: Path) -> None:
             {**trial, "seconds": 0.0} for trial in first.learning_rate["tried"]
         ]
         assert first.costs["trial_seconds"] > 0 == second.costs["trial_seconds"]
+        assert second.learning_rate.get("tried_by") == first.signature
+        assert first.learning_rate.get("tried_by") is None
     (second,) = study(apply(recipe, {"seeds": [1], "arms": {}}), tmp_path / "alone")
     assert second.signature != records[1].signature
     assert second.costs["trial_seconds"] > 0
+    fixed = apply(recipe, {"train.learning_rate": 1e-3, "arms": {}, "seeds": []})
+    with pytest.raises(HeadstartError, match="one of the two has a fixed one"):
+        run(fixed, tmp_path / "fixed", shared=tmp_path / "out", rate_from=planned[0].place)
     for given in ({"train.learning_rate": 1e-3}, {"train.max_steps": 0}):
         free = plan_runs(apply(recipe, given), tmp_path / "out")
         assert all(one.is_ready for one in free)
 
 
 def test_a_seed_that_takes_a_rate_counts_no_trials(tmp_path: Path) -> None:
-    recipe = apply(world(tmp_path / "world"), {"train.learning_rate": "auto", "train.epochs": 9})
+    rates = {"train.learning_rate": "auto", "train.learning_rates": [1e-3, 3e-3, 1e-2]}
+    recipe = apply(world(tmp_path / "world"), {**rates, "train.epochs": 9})
     one, two = (apply(recipe, {"seeds": seeds}) for seeds in ([0], [0, 1]))
     pair = plan_runs(two, tmp_path / "out")
     first, second = how_long(to_time(pair), tmp_path / "out")

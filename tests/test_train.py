@@ -527,12 +527,13 @@ def test_steps_follow_from_the_seed_alone(accelerator: Accelerator) -> None:
         ({"labels": 1.0}, "auto", None),
         ({"labels": 0.5, "mse": 0.5}, "auto", None),
         ({"mse": 1.0}, "kept", None),
+        ({"mse": 1.0}, None, None),  # as recipes before had it written out
         ({"labels": 1.0}, 0.0, 0.0),
         ({"mse": 1.0}, 0.3, 0.3),
     ],
 )
 def test_a_teacher_alone_is_learned_from_without_dropout(
-    objective: dict[str, float], dropout: float | str, rate: float | None
+    objective: dict[str, float], dropout: float | str | None, rate: float | None
 ) -> None:
     model = fresh()
     before = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]

@@ -15,6 +15,7 @@ from headstart.objectives import needs_features
 from headstart.plan import Size, plan_sizes
 from headstart.prepare import has_fast_bf16
 from headstart.stages import base_of, open_text
+from headstart.tune import searches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,12 +142,13 @@ def _refitting(recipe: Recipe, sizes: tuple[Size, Size]) -> float:
 
 def _trials(train: Train, source: str) -> tuple[float, float]:
     """Guess how many trials there are, and what share of a training's steps they take together."""
-    if train.learning_rate != "auto":
+    if not searches(train):
         return 0.0, 0.0
     rates = len(train.learning_rates or ()) or RATES.get(source, FRESHER)
-    rounds = ROUNDS.get(source, MORE_ROUNDS)
-    lengths = [min(2**k * train.trial_fraction, 1.0) for k in range(rounds)]
-    return rates * rounds, rates * sum(lengths)
+    lengths = [train.trial_fraction]
+    while len(lengths) < ROUNDS.get(source, MORE_ROUNDS) and lengths[-1] < 1:
+        lengths.append(min(2 * lengths[-1], 1.0))
+    return rates * len(lengths), rates * sum(lengths)
 
 
 def _passes(train: Train, pieces: float, source: str) -> float:

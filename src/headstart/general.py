@@ -61,6 +61,7 @@ def generalize(
             "max_steps": asked.steps,
             "learning_rate": asked.learning_rate,
             "batch_tokens": asked.batch_tokens,
+            "dropout": "kept",
             "eval_every": max(asked.steps // 10, 1),
             **recipe.train.model_dump(include={"word_embeddings", "precision"}),
         }

@@ -101,8 +101,8 @@ def trainable(model: PreTrainedModel, settings: Train, pieces: Tensor) -> Genera
 def rate_of_dropout(settings: Train) -> float | None:
     """Give the rate of all dropout in a training; None leaves the model's own.
 
-    A student that learns nothing but its teacher's answers ends higher without, or no lower: see
-    docs/results.md.
+    Refitted students that learn nothing but their teacher's logits ended higher without, or within
+    noise: see docs/results.md.
     """
     if isinstance(settings.dropout, float):
         return settings.dropout

@@ -244,6 +244,8 @@ def _fetch(name: str, patterns: list[str]) -> Path:
 
 def _meant(name: str) -> str:
     """Say what to do about a name that nobody knows."""
+    if name == PACKAGED:
+        return "the packaged base is a recipe's only: teacher.base: quickstart"
     if difflib.get_close_matches(name.lower(), [PACKAGED], cutoff=0.8):
         return f"did you mean {PACKAGED!r}, the packaged base?"
     return "check the name, and the connection if it is a model of the hub"

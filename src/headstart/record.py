@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from statistics import fmean
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
@@ -36,6 +36,7 @@ class LearningRate(TypedDict):
 
     chosen: float | str
     tried: Sequence[Mapping[str, float | None]]
+    tried_by: NotRequired[str | None]  # the signature of the way's first seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ class Trained:
     step0: dict[str, dict[str, float]]  # dev scores before the first step
     trials: list[Trial]
     progress: Progress
+    rate_of: str | None  # signature of the run that made the trials; None for this one
 
 
 def score_splits(text: Text, logits: Logits) -> Scores:
@@ -118,7 +119,11 @@ def record_of(
         },
         retention=retention(student_test, teacher_test, metric=metric),
         curve=tuple(trained.progress.curve),
-        learning_rate={"chosen": rate, "tried": [asdict(trial) for trial in trained.trials]},
+        learning_rate={
+            "chosen": rate,
+            "tried": [asdict(trial) for trial in trained.trials],
+            "tried_by": trained.rate_of,
+        },
         costs={
             **asdict(costs),
             "tokens": trained.progress.tokens,

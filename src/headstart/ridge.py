@@ -192,8 +192,8 @@ def best_change(
 ) -> tuple[Tensor | None, Fitted]:
     """Choose the ridge that leaves the least error on held-out text, or no change at all.
 
-    That error falls and then rises as the ridge grows, so the walk from the middle ends where
-    both neighbours are worse.
+    On all maps looked at (docs/log.md) that error falls and then rises as the ridge grows, so the
+    walk from the middle ends where both neighbours are worse.
 
     Args:
         name: Of the map.

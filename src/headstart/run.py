@@ -190,7 +190,7 @@ class Session:
     out: Path
     shared: Path
     accelerator: Accelerator
-    tried: Record | None = None  # whose trials serve this run
+    tried: Record | None = None  # whose trials of learning rates serve this run
     costs: Costs = field(default_factory=Costs)
 
     @contextmanager
@@ -289,12 +289,12 @@ def _train(
         features = Features(teacher.model, start.selection, recipe.train.objective)
         job = replace(job, features=features)
     job = replace(job, start=Dev(text.score(dev, untrained), cross_entropy(dev, untrained)))
-    with session.timed("train_seconds"):
-        tried = trials_of(session.tried) if session.tried else ()
-        progress, trials = learn(model, job, floor=text.floor, trials=tried)
+    given = trials_of(session.tried, recipe.train) if session.tried else ()
+    progress, trials = learn(model, job, floor=text.floor, trials=given)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
     read = more.fingerprint() if more.texts else ""
     return Trained(
-        model, start.selection, read, more.left_out, start.fitted, step0, trials, progress
-    )
+        model, start.selection, read, more.left_out, start.fitted, step0, trials, progress,
+        session.tried and session.tried.signature,
+    )  # fmt: skip

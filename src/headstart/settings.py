@@ -255,9 +255,11 @@ class Train(Part):
     """Of AdamW."""
     clip: Positive = 1.0
     """Largest norm of the gradient."""
-    dropout: Fraction | Literal["auto", "kept"] = "auto"
-    """For all dropout in the model. kept leaves it as it is; auto does so where labels are learned
-    from, and sets it to 0 where nothing is but the teacher."""
+    dropout: Annotated[
+        Fraction | Literal["auto", "kept"], BeforeValidator(lambda v: "kept" if v is None else v)
+    ] = "auto"
+    """For all dropout in the model. kept (or null) leaves it as it is; auto does so where labels
+    are learned from, and sets it to 0 where nothing is but the teacher."""
     word_embeddings: Literal["train", "freeze", "rows"] = "rows"
     """Train all rows, none, or only those that occur in the training text."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -154,7 +154,7 @@ def outlook(recipe: Recipe, out: Path) -> list[str]:
 
 def to_time(waiting: Sequence[Planned]) -> list[Recipe]:
     """Give the runs' recipes, those that need no trials with a rate."""
-    given = {"train.learning_rate": FIRST[0]}
+    given = {"train.learning_rate": FIRST[0], "train.learning_rates": None}
     return [apply(one.recipe, given) if one.rate_from else one.recipe for one in waiting]
 
 
@@ -186,8 +186,8 @@ def _refuse_others(out: Path, keys: set[str]) -> None:
         raise HeadstartError(
             f"the folder holds {len(finished)} finished runs, and none is of this recipe",
             where=str(out),
-            way_out="choose another folder for this study: its text, teacher or settings are "
-            "others, or another version of headstart made those runs",
+            way_out="choose another folder for this study: its text, teacher, settings or first "
+            "seed are others, or another version of headstart made those runs",
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from headstart.console import say
+from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
 from headstart.state import drop_state
 from headstart.train import fit, total_steps
@@ -110,9 +111,19 @@ def searches(settings: Train) -> bool:
     return settings.learning_rate == "auto" and settings.max_steps != 0
 
 
-def trials_of(record: Record) -> list[Trial]:
-    """Take the trials of another run, which has paid for them."""
+def trials_of(record: Record, settings: Train) -> list[Trial]:
+    """Take the trials of another run, which has paid for them.
+
+    Raises:
+        HeadstartError: There are none, or they are not asked for.
+    """
     tried = cast("Sequence[dict[str, Any]]", record.learning_rate["tried"])
+    if not (tried and searches(settings)):
+        raise HeadstartError(
+            "a learning rate is to be taken from a run, and one of the two has a fixed one",
+            where=record.name,
+            way_out="set train.learning_rate to auto in both, or leave rate_from out",
+        )
     return [replace(Trial(**one), seconds=0.0) for one in tried]
 
 
@@ -138,8 +149,7 @@ def learn(
     if not searches(job.settings):
         return fit(model, job), []
     first = copy.deepcopy(model.state_dict())
-    found = _remembered(job) or [*trials]
-    trials = found or _keep(choose_rate(model, job, floor=floor), job)
+    trials = _remembered(job) or _keep([*trials] or choose_rate(model, job, floor=floor), job)
     while True:
         best = trials[0]
         say(f"learning rate {best.learning_rate:g}: {best.dev:.3f} on dev after {best.steps} steps")
