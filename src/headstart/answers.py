@@ -81,7 +81,8 @@ def _credit(insight: Insight, found: Attribution) -> list[str]:
         )
     read = {way.name for way in found.ways}
     columns = [column for column in insight.table.columns if column.name in read]
-    said += [f"More steps may change it: {way}." for way in rising(columns)]
+    if still := rising(columns):
+        said.append(f"More steps may change it: {'; '.join(still)}.")
     marked = [column for column in columns if column.marks]
     return said + [f"Do not lean on it: {c.name} is marked {', '.join(c.marks)}." for c in marked]
 
