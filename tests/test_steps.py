@@ -273,7 +273,10 @@ def test_a_start_that_arms_share_is_counted_once(
 ) -> None:
     """All but the refit takes under a second here, so that the sentence gives the refits' time."""
     monkeypatch.setattr(forecast, "matrix_rate", lambda _: 1e9)
-    recipe = apply(made[0], {"init.refit": {"tokens": 10**8}, "teacher.model": str(made[1])})
+    recipe = apply(
+        made[0],
+        {"init.refit": {"tokens": 10**8}, "teacher.model": str(made[1]), "data.text": str(made[1])},
+    )
     text = open_text(recipe.data, recipe.task, tiny_tokenizer())
 
     def told(*runs: Recipe) -> str:
@@ -306,6 +309,17 @@ def test_trials_of_fresh_weights_are_counted_as_they_are_repeated(
     without = apply(recipe, {"train.learning_rate": 1e-3, "train.learning_rates": None})
     whole, alone = (forecast._passes(one.train, 1000, source) for one in (recipe, without))
     assert whole / alone == pytest.approx(1 + share)
+
+
+def test_no_more_text_is_counted_than_there_is(made: tuple[Recipe, Path]) -> None:
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    most = int(text.splits["train"].lengths.sum())
+    told = [
+        estimate([apply(made[0], {"init.refit": {"tokens": n}})], str(made[1]), text)[0]["refit"]
+        for n in (most // 2, most, 9 * most)
+    ]
+    assert told[0] < 0.6 * told[1]
+    assert told[1] == pytest.approx(told[2])
 
 
 def test_check_leaves_nothing_behind(made: tuple[Recipe, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from functools import cache
@@ -106,6 +107,9 @@ def seconds_for(
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
     teacher, student = (size.work * _each(recipe.train) for size in sizes)
     init, general = recipe.init, recipe.init.general
+    # A folder of further text is taken to hold what is asked for.
+    there = pieces["train"] if recipe.data.text is None else math.inf
+    measured = min(init.measure_tokens, there) if measured_rules(recipe) else 0.0
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
     step = 3 * student + (teacher if needs_features(recipe.train.objective) else 0.0)
     fit = _passes(recipe.train, pieces["train"], init.source) * step
@@ -113,8 +117,8 @@ def seconds_for(
     return {
         "teacher": 0.0 if recipe.teacher.model else teachers * _tuning(recipe, pieces, sizes[0]),
         "teacher pass": teachers * sum(pieces.values()) * teacher,
-        "measuring": 3 * teacher * init.measure_tokens if measured_rules(recipe) else 0.0,
-        "refit": _refitting(recipe, sizes),
+        "measuring": 3 * teacher * measured,
+        "refit": _refitting(recipe, sizes, there),
         "general": learned * (3 * student + teacher),
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
@@ -130,14 +134,14 @@ def _tuning(recipe: Recipe, pieces: Mapping[str, int], size: Size) -> float:
     return (3 * seen + judged) * size.work * _each(tuned)
 
 
-def _refitting(recipe: Recipe, sizes: tuple[Size, Size]) -> float:
-    """Estimate the seconds of a refit."""
+def _refitting(recipe: Recipe, sizes: tuple[Size, Size], there: float) -> float:
+    """Estimate the seconds of a refit, where so many pieces are there to be read."""
     if recipe.init.refit is None:
         return 0.0
     teacher, student = sizes
     sums = student.layers * (student.ffn**2 + 5 * student.hidden**2)
     each = REFIT_PASSES * (teacher.work + student.work) + REFIT_SUMS * sums
-    return recipe.init.refit.tokens * each * _each(recipe.train)
+    return min(recipe.init.refit.tokens, there) * each * _each(recipe.train)
 
 
 def _trials(train: Train, source: str) -> tuple[float, float]:
