@@ -69,6 +69,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
+    if strange := set(given.names) - set(RECIPES):
+        parser.error(f"no recipe {', '.join(strange)}; there are: {', '.join(RECIPES)}")
     torch.set_num_threads(given.threads)
     first, close = next(iter(RECIPES)), 0
     chosen = [first, *(name for name in RECIPES if name != first

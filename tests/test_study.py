@@ -107,6 +107,7 @@ def test_the_first_seed_chooses_the_rate_of_its_way(tmp_path: Path) -> None:
     fixed = apply(recipe, {"train.learning_rate": 1e-3, "arms": {}, "seeds": []})
     with pytest.raises(HeadstartError, match="one of the two has a fixed one"):
         run(fixed, tmp_path / "fixed", shared=tmp_path / "out", rate_from=planned[0].place)
+    assert not (tmp_path / "fixed").exists()  # it is refused before any work
     for given in ({"train.learning_rate": 1e-3}, {"train.max_steps": 0}):
         free = plan_runs(apply(recipe, given), tmp_path / "out")
         assert all(one.is_ready for one in free)

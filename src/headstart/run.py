@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +38,7 @@ from headstart.train import Dev
 from headstart.tune import learn, trials_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from accelerate import Accelerator
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from headstart.calibration import Unlabelled
     from headstart.recipe import Recipe
     from headstart.stages import Teacher, Text
+    from headstart.tune import Trial
 
 SHARED = ("base", "teachers", "passes", "starts")  # found by what they hold, whoever made them
 
@@ -82,10 +82,13 @@ def run(
     out = Path(out)
     tracker = recipe.train.tracker or recipe.teacher.finetune.tracker  # follows both
     tried = None if rate_from is None else read_record(rate_from / "record.json")
-    session = Session(recipe, out, shared or out, open_accelerator(tracker, out), tried)
+    trials = trials_of(tried, recipe.train) if tried else []
+    tried_by = tried and tried.signature
+    accelerator = open_accelerator(tracker, out)
+    session = Session(recipe, out, shared or out, accelerator, tried_by, trials)
     with session.accelerator.main_process_first():
         _refuse_taken(out)
-        key = run_signature(recipe, session.shared, rate_of=tried and tried.signature)
+        key = run_signature(recipe, session.shared, rate_of=tried_by)
         earlier = _claim(recipe, out, key)
     if earlier is not None:
         say(f"{out} holds this run already; nothing to do")
@@ -190,15 +193,9 @@ class Session:
     out: Path
     shared: Path
     accelerator: Accelerator
-    tried: Record | None = None  # whose trials of learning rates serve this run
+    tried_by: str | None = None  # signature of the run whose trials of learning rates serve this
+    trials: Sequence[Trial] = ()
     costs: Costs = field(default_factory=Costs)
-
-    @contextmanager
-    def timed(self, what: str) -> Generator[None]:
-        """Add the seconds of a block to one of the costs."""
-        start = time.perf_counter()
-        yield
-        setattr(self.costs, what, getattr(self.costs, what) + time.perf_counter() - start)
 
 
 def _work(session: Session, key: str) -> Record:
@@ -215,8 +212,9 @@ def _work(session: Session, key: str) -> Record:
         text = add_unlabelled(text, more, teacher.tokenizer, count, seed=recipe.seed)
     answers = _answers(session, teacher, text)
     trained = _train(session, teacher, text, answers, more)
-    with session.timed("eval_seconds"):
-        logits = {n: predict(trained.model, text.splits[n], accelerator) for n in ("dev", "test")}
+    began = time.perf_counter()
+    logits = {n: predict(trained.model, text.splits[n], accelerator) for n in ("dev", "test")}
+    session.costs.eval_seconds = time.perf_counter() - began
     record = record_of(
         recipe,
         key,
@@ -289,12 +287,11 @@ def _train(
         features = Features(teacher.model, start.selection, recipe.train.objective)
         job = replace(job, features=features)
     job = replace(job, start=Dev(text.score(dev, untrained), cross_entropy(dev, untrained)))
-    given = trials_of(session.tried, recipe.train) if session.tried else ()
-    progress, trials = learn(model, job, floor=text.floor, trials=given)
+    progress, trials = learn(model, job, floor=text.floor, trials=session.trials)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
     read = more.fingerprint() if more.texts else ""
     return Trained(
         model, start.selection, read, more.left_out, start.fitted, step0, trials, progress,
-        session.tried and session.tried.signature,
+        session.tried_by,
     )  # fmt: skip
