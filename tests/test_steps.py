@@ -294,10 +294,11 @@ def test_a_start_that_arms_share_is_counted_once(
     ("source", "given", "share"),
     [
         ("teacher", {}, 3.5 * 0.1),
-        ("scratch", {}, 3 * (0.1 + 0.2 + 0.4)),
-        ("scratch", {"train.trial_fraction": 0.4}, 3 * (0.4 + 0.8 + 1.0)),  # none is longer
+        ("scratch", {}, 3 * (0.1 + 0.2)),
+        ("scratch", {"train.objective": {"mse": 1.0}}, 3 * (0.1 + 0.2 + 0.4)),
+        ("scratch", {"train.trial_fraction": 0.6}, 3 * (0.6 + 1.0)),  # none is longer
         ("scratch", {"train.trial_fraction": 1.0}, 3.0),  # and none comes after it
-        ("base", {"train.learning_rates": [1e-3]}, 0.1 + 0.2 + 0.4),
+        ("base", {"train.learning_rates": [1e-3]}, 0.1 + 0.2),
         ("scratch", {"train.learning_rate": 1e-3}, 0.0),
     ],
 )
@@ -309,6 +310,21 @@ def test_trials_of_fresh_weights_are_counted_as_they_are_repeated(
     without = apply(recipe, {"train.learning_rate": 1e-3, "train.learning_rates": None})
     whole, alone = (forecast._passes(one.train, 1000, source) for one in (recipe, without))
     assert whole / alone == pytest.approx(1 + share)
+
+
+def test_a_teacher_answers_only_what_is_asked_and_once(made: tuple[Recipe, Path]) -> None:
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    labels, mse = (apply(made[0], {"train.objective": {name: 1.0}}) for name in ("labels", "mse"))
+    fewer = apply(mse, {"data.examples_per_language": 2})  # other rows of train alone
+
+    def passes(*runs: Recipe) -> list[float]:
+        return [one["teacher pass"] for one in estimate(runs, str(made[1]), text)]
+
+    judged, whole = (passes(one)[0] for one in (labels, mse))
+    train = whole - judged
+    assert 0 < train < whole
+    assert passes(labels, mse, mse, labels) == pytest.approx([judged, train, 0, 0])
+    assert passes(mse, fewer) == pytest.approx([whole, train])  # of the same text here
 
 
 def test_no_more_text_is_counted_than_there_is(made: tuple[Recipe, Path]) -> None:

@@ -12,14 +12,14 @@ import torch
 
 from headstart import checkpoint
 from headstart.groundwork import measured_rules
-from headstart.objectives import needs_features
+from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, plan_sizes
-from headstart.prepare import has_fast_bf16
+from headstart.prepare import has_fast_bf16, rate_of_dropout
 from headstart.stages import base_of, open_text
 from headstart.tune import searches
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from headstart.recipe import Recipe
@@ -32,8 +32,10 @@ THREADS = 0.8  # so many threads are worth as one to this power
 FILLED = 0.95  # share of a batch that is no padding
 RATES = {"teacher": 3.5}  # how many auto tries
 FRESHER = 3.0  # the same for other first weights
-ROUNDS = {"teacher": 1}  # of trials, each twice as long as the one before
-MORE_ROUNDS = 3  # the same for other first weights: they often learn nothing in the first
+# Rounds of trials, each twice as long as the one before: weights that do not know the task often
+# learn nothing in the first, and least from the teacher alone.
+ROUNDS, FRESH_ROUNDS, FRESH_WITHOUT_LABELS = 1, 2, 3
+UNDROPPED = 0.92  # a step without dropout, of one with it
 # A refit: forward passes of both models, and what a normal equation costs (in double precision)
 # for each multiply-add of its sum.
 REFIT_PASSES, REFIT_SUMS = 2.1, 6.9
@@ -89,7 +91,7 @@ def _each(train: Train) -> float:
 
 
 def seconds_for(
-    recipe: Recipe, text: Text, sizes: tuple[Size, Size], *, teachers: int
+    recipe: Recipe, text: Text, sizes: tuple[Size, Size], *, todo: Collection[str]
 ) -> dict[str, float]:
     """Estimate the seconds of each stage from products per piece and the measured rate.
 
@@ -97,7 +99,7 @@ def seconds_for(
         recipe: One run.
         text: Its corpus, tokenized.
         sizes: Teacher and student.
-        teachers: 1 where the teacher is yet to be fine-tuned and asked, otherwise 0.
+        todo: What is not there yet: `teacher` to be fine-tuned, splits for it to answer.
 
     Returns:
         Seconds under teacher, `teacher pass`, measuring, refit, general, student and evaluation.
@@ -111,18 +113,25 @@ def seconds_for(
     there = pieces["train"] if recipe.data.text is None else math.inf
     measured = min(init.measure_tokens, there) if measured_rules(recipe) else 0.0
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
-    step = 3 * student + (teacher if needs_features(recipe.train.objective) else 0.0)
-    fit = _passes(recipe.train, pieces["train"], init.source) * step
+    fit = _passes(recipe.train, pieces["train"], init.source) * _step(
+        recipe.train, teacher, student
+    )
     judge = _judgements(recipe.train, pieces["train"], init.source) * pieces["dev"] * student
     return {
-        "teacher": 0.0 if recipe.teacher.model else teachers * _tuning(recipe, pieces, sizes[0]),
-        "teacher pass": teachers * sum(pieces.values()) * teacher,
+        "teacher": _tuning(recipe, pieces, sizes[0]) if "teacher" in todo else 0.0,
+        "teacher pass": teacher * sum(pieces[name] for name in pieces if name in todo),
         "measuring": 3 * teacher * measured,
         "refit": _refitting(recipe, sizes, there),
         "general": learned * (3 * student + teacher),
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
     }
+
+
+def _step(train: Train, teacher: float, student: float) -> float:
+    """Seconds of a piece in training, from those of a forward pass."""
+    dropped = UNDROPPED if rate_of_dropout(train) == 0 else 1.0
+    return 3 * student * dropped + (teacher if needs_features(train.objective) else 0.0)
 
 
 def _tuning(recipe: Recipe, pieces: Mapping[str, int], size: Size) -> float:
@@ -149,8 +158,9 @@ def _trials(train: Train, source: str) -> tuple[float, float]:
     if not searches(train):
         return 0.0, 0.0
     rates = len(train.learning_rates or ()) or RATES.get(source, FRESHER)
+    fresh = FRESH_ROUNDS if "labels" in train.objective else FRESH_WITHOUT_LABELS
     lengths = [train.trial_fraction]
-    while len(lengths) < ROUNDS.get(source, MORE_ROUNDS) and lengths[-1] < 1:
+    while len(lengths) < (ROUNDS if source == "teacher" else fresh) and lengths[-1] < 1:
         lengths.append(min(2 * lengths[-1], 1.0))
     return rates * len(lengths), rates * sum(lengths)
 
@@ -184,8 +194,8 @@ def estimate(
     named: str,
     text: Text,
     *,
-    teachers: int = 1,
-    starts: set[str] | None = None,
+    has_teacher: bool = False,
+    made: set[str] | None = None,
 ) -> list[dict[str, float]]:
     """Estimate a study's time before it starts.
 
@@ -193,26 +203,39 @@ def estimate(
         recipes: Its runs, which share text and teacher.
         named: Folder or hub name of the teacher or its base.
         text: The corpus, tokenized.
-        teachers: 0 where the teacher is made already.
-        starts: What runs start from that were counted already; those of these are added.
+        has_teacher: Whether it is there, and has answered.
+        made: What runs share that was counted already; that of these is added.
 
     Returns:
         Seconds of each run by stage; what is shared counts for the first that needs it.
     """
     labels = len(text.corpus.labels)
     found: list[dict[str, float]] = []
-    starts = set() if starts is None else starts  # each is made once
-    for i, recipe in enumerate(recipes):
+    made = set() if made is None else made  # each is made once
+    for recipe in recipes:
         sizes = plan_sizes(recipe, named, labels=labels)
-        stages = seconds_for(recipe, text, sizes, teachers=teachers if i == 0 else 0)
+        todo = {} if has_teacher else _shared(recipe)
+        stages = seconds_for(
+            recipe, text, sizes, todo=[k for k, v in todo.items() if v not in made]
+        )
         start = recipe.model_dump_json(
             include={"student", "init", "seed", "data"}, exclude={"data": {"text_per_language"}}
         )
-        if start in starts:
+        if start in made:
             stages |= dict.fromkeys(("measuring", "refit", "general"), 0.0)
-        starts.add(start)
+        made |= {start, *todo.values()}
         found.append(stages)
     return found
+
+
+def _shared(recipe: Recipe) -> dict[str, str]:
+    """What a run needs of a teacher, as `seconds_for` names it, and what makes each its own."""
+    data = recipe.data
+    judged = data.model_dump_json(exclude={"examples_per_language", "text_per_language"})
+    shared = {"dev": f"dev of {judged}", "test": f"test of {judged}"}
+    if needs_teacher(recipe.train.objective):
+        shared["train"] = f"train of {data.model_dump_json()}"
+    return shared if recipe.teacher.model else {"teacher": "teacher", **shared}
 
 
 def describe(runs: Sequence[Mapping[str, float]]) -> str:
@@ -239,11 +262,11 @@ def how_long(
     Returns:
         Seconds of each by stage.
     """
-    made = any((shared / "teachers").glob("*/made.json"))
+    has_teacher = any((shared / "teachers").glob("*/made.json"))
     bases = bases or shared
     found: list[dict[str, float]] = []
     texts: dict[str, Text] = {}
-    starts: set[str] = set()  # each is made once
+    made: set[str] = set()  # each is made once
     for recipe in recipes:
         named = recipe.teacher.model or str(base_of(recipe, bases))
         learned = recipe.train.languages
@@ -251,6 +274,5 @@ def how_long(
         if key not in texts:
             tokenizer = checkpoint.load_tokenizer(named)
             texts[key] = open_text(recipe.data, recipe.task, tokenizer, learned=learned)
-        teachers = 0 if made or found else 1
-        found += estimate([recipe], named, texts[key], teachers=teachers, starts=starts)
+        found += estimate([recipe], named, texts[key], has_teacher=has_teacher, made=made)
     return found
