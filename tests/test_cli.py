@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,22 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         return code, out, err
 
     return run
+
+
+@pytest.mark.parametrize("verb", [["check"], ["plan"], ["run", "out"], ["study", "out"]])
+def test_a_fault_of_the_recipe_does_not_wait_for_torch(verb: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("task: classification\ntraim: {}\n", encoding="utf-8")
+    words = ["headstart", verb[0], "bad.yaml", *verb[1:]]
+    tell = (
+        f"import sys; sys.argv = {words}; from headstart.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", tell], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert "unknown key 'traim'" in done.stderr
+    assert done.stdout.split()[-2:] == ["2", "False"]
 
 
 @pytest.fixture(scope="module")

@@ -81,10 +81,13 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed instead of the recipe's.")] = None,
 ) -> None:
     """Go the whole way: teacher, student, training, scores. Resumes where it was stopped."""
+    from headstart.loading import load_recipe
+
+    found = load_recipe(recipe, settings or (), seed=seed)  # its faults do not wait for torch
     from headstart.run import run as run_recipe
     from headstart.show import show_next
 
-    record = run_recipe(recipe, out, seed=seed, overrides=settings or ())
+    record = run_recipe(found, out)
     _show_records([record])
     again = ["run", recipe, *(() if seed is None else ("--seed", str(seed)))]
     show_next(command_name(), again, settings or (), out, [record])
@@ -103,12 +106,14 @@ def study(
     cpus: Annotated[float, typer.Option(help="With --ray: processors of each run.")] = 1,
 ) -> None:
     """Make every run of a recipe's arms, grid and seeds. Finished runs are not made again."""
+    from headstart.loading import load_recipe
+
+    found = load_recipe(recipe, settings or ())  # its faults do not wait for torch
     if dry:
-        from headstart.loading import load_recipe
         from headstart.show import show_lines
         from headstart.study import outlook
 
-        show_lines(*outlook(load_recipe(recipe, settings or ()), out))
+        show_lines(*outlook(found, out))
         return
     if address is not None and not ray:
         raise HeadstartError(
@@ -122,7 +127,7 @@ def study(
         from headstart.cluster import OnRay
 
         engine = OnRay(address, cpus)
-    records = run_study(recipe, out, overrides=settings or (), engine=engine)
+    records = run_study(found, out, engine=engine)
     _show_records(records)
     show_next(command_name(), ["study", recipe], settings or (), out, records)
 
@@ -160,10 +165,12 @@ def compare(
 def check(recipe: RecipeName, settings: Settings = None) -> None:
     """Find every fault of a recipe, its text and its models, before any work."""
     from headstart.loading import load_recipe
+
+    loaded = load_recipe(recipe, settings or ())  # its faults do not wait for torch
     from headstart.show import show_lines
     from headstart.steps import check as check_recipe
 
-    found = check_recipe(load_recipe(recipe, settings or ()))
+    found = check_recipe(loaded)
     rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
     show_lines(
         f"no fault: {found.runs} run{'s' if found.runs > 1 else ''}",
@@ -183,10 +190,11 @@ def plan(
 ) -> None:
     """Tell the shape and size of every student that a recipe makes, and how much faster it is."""
     from headstart.loading import expand, load_recipe
+
+    found = load_recipe(recipe, settings or ())  # its faults do not wait for torch
     from headstart.plan import study_sizes
     from headstart.show import show_lines, show_table
 
-    found = load_recipe(recipe, settings or ())
     groups = study_sizes(found)
     head = ["model", "layers", "hidden", "heads", "ffn", "parameters", "vocabulary", "MB", "faster"]
     rows = [
