@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from fake import GRID, TEACHER, Arm, write_study
 from headstart.answers import answer, lines, points, steps_to
-from headstart.charts import sizes
+from headstart.charts import curves, sizes
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
 from headstart.record import read_record
@@ -349,6 +349,25 @@ def test_points_are_written_with_their_interval() -> None:
     assert points(sure) == "12.3 (10.0 to 14.6)"
     assert points(sure, sign=True) == "+12.3 (10.0 to 14.6)"
     assert points(alone, sign=True) == "-2.0"
+
+
+def test_a_way_without_training_is_a_dot_without_a_learning_rate(tmp_path: Path) -> None:
+    arms = {"trained": Arm(0.9), "untrained": Arm(0.8)}
+    folder = write_study(tmp_path / "a", arms, seeds=(0,))
+    for path in (folder / "runs").glob("*/record.json"):
+        record = read_record(path)
+        if record.name.startswith("untrained"):
+            replace(record, curve=()).write(path)
+    spec = curves(look_into(folder).table.columns)
+    (dots,) = (layer for layer in spec["layer"] if layer["mark"]["type"] == "circle")
+    assert {(row["arm"], row["step"]) for row in dots["data"]["values"]} == {
+        ("trained", 0),
+        ("untrained", 0),
+    }
+    page = report(folder).read_text(encoding="utf-8")
+    costs = page.partition('aria-label="Size and cost"')[2]
+    rates = re.findall(r">(\w*trained)</th>.*<td>(.*?)</td><td>61</td>", costs)
+    assert rates == [("trained", "0.0003"), ("untrained", "–")]
 
 
 def test_sizes_are_held_against_the_teacher_of_each_way(out: Path) -> None:

@@ -141,25 +141,25 @@ def curves(columns: Sequence[Column]) -> Spec:
     ]
     levels = sorted({100 * teacher_dev(column) for column in columns})
     picked = alt.selection_point(fields=["arm"], bind="legend")
-    lines = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_line(point=alt.OverlayMarkDef(size=18))
-        .encode(
-            x=alt.X("step:Q", title="steps"),
-            y=alt.Y("dev:Q", title="dev score, percent"),
-            color=_coloured("arm", [_arm(column) for column in columns]),
-            detail=["way:N", "seed:N"],
-            opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
-            tooltip=["way:N", "seed:N", "step:Q", alt.Tooltip("dev:Q", format=".1f")],
-        )
-        .add_params(picked)
-    )  # fmt: skip
+    both = alt.Chart().encode(
+        x=alt.X("step:Q", title="steps"),
+        y=alt.Y("dev:Q", title="dev score, percent"),
+        color=_coloured("arm", [_arm(column) for column in columns]),
+        detail=["way:N", "seed:N"],
+        opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
+        tooltip=["way:N", "seed:N", "step:Q", alt.Tooltip("dev:Q", format=".1f")],
+    )
+    lines = both.properties(data=alt.Data(values=rows)).mark_line(
+        point=alt.OverlayMarkDef(size=18)
+    ).add_params(picked)  # fmt: skip
+    untrained = [row for row in rows if row["step"] == 0]  # a way without training is this alone
+    dots = both.properties(data=alt.Data(values=untrained)).mark_circle(size=70)
     rule = (
         alt.Chart(alt.Data(values=[{"dev": level, "what": "a teacher"} for level in levels]))
         .mark_rule(strokeDash=[5, 4])
         .encode(y="dev:Q", tooltip=["what:N", alt.Tooltip("dev:Q", format=".1f")])
     )
-    return _spec(alt.layer(lines, rule).properties(width="container", height=300))
+    return _spec(alt.layer(lines, dots, rule).properties(width="container", height=300))
 
 
 def points_of(column: Column, seed: int) -> list[tuple[float, float]]:
