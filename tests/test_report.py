@@ -351,6 +351,17 @@ def test_points_are_written_with_their_interval() -> None:
     assert points(alone, sign=True) == "-2.0"
 
 
+def test_a_corpus_without_zero_shot_languages_has_no_columns_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fake.ZERO_SHOT", ())
+    folder = write_study(tmp_path / "a", GRID | REFITTED, seeds=(0, 1))
+    page = report(folder).read_text(encoding="utf-8")
+    shown = re.sub(r"<(script|style)[ >].*?</\1>", "", page, flags=re.DOTALL)
+    assert "fine-tuning" in shown
+    assert "zero-shot" not in shown
+
+
 def test_a_way_without_training_is_a_dot_without_a_learning_rate(tmp_path: Path) -> None:
     arms = {"trained": Arm(0.9), "untrained": Arm(0.8)}
     folder = write_study(tmp_path / "a", arms, seeds=(0,))
@@ -367,7 +378,7 @@ def test_a_way_without_training_is_a_dot_without_a_learning_rate(tmp_path: Path)
     page = report(folder).read_text(encoding="utf-8")
     costs = page.partition('aria-label="Size and cost"')[2]
     rates = re.findall(r">(\w*trained)</th>.*<td>(.*?)</td><td>61</td>", costs)
-    assert rates == [("trained", "0.0003"), ("untrained", "–")]
+    assert rates == [("trained", "0.0003"), ("untrained", "\u2013")]
 
 
 def test_sizes_are_held_against_the_teacher_of_each_way(out: Path) -> None:
