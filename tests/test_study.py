@@ -16,16 +16,18 @@ from headstart.forecast import how_long
 from headstart.record import write_runs
 from headstart.report import report, shade
 from headstart.run import run
-from headstart.study import outlook, plan_runs, study, to_time
+from headstart.study import one_by_one, outlook, plan_runs, study, to_time
 from headstart.tables import cells, heads, percent, read_records, tabulate
 from world import world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from headstart.board import Board
     from headstart.recipe import Recipe
     from headstart.record import Record
+    from headstart.study import Planned
 
 ARMS = {"copied": {"init.source": "teacher"}, "fresh": {"init.source": "scratch"}}
 
@@ -111,6 +113,20 @@ def test_the_first_seed_chooses_the_rate_of_its_way(tmp_path: Path) -> None:
     for given in ({"train.learning_rate": 1e-3}, {"train.max_steps": 0}):
         free = plan_runs(apply(recipe, given), tmp_path / "out")
         assert all(one.is_ready for one in free)
+
+
+def test_every_way_has_its_first_seed_before_any_has_its_second(tmp_path: Path) -> None:
+    arms = {"copied": {}, "scratch": {"init.source": "scratch"}}
+    recipe = world(tmp_path / "world", arms=arms, seeds=[3, 1], baseline="scratch")
+    order: list[str] = []
+
+    def engine(waiting: Sequence[Planned], board: Board, shared: Path) -> None:
+        order.extend(one.name for one in waiting)
+        one_by_one(waiting, board, shared)
+
+    records = study(recipe, tmp_path / "out", engine=engine)
+    assert order == ["copied|seed=3", "scratch|seed=3", "copied|seed=1", "scratch|seed=1"]
+    assert [record.name for record in records] == [order[i] for i in (0, 2, 1, 3)]  # the recipe's
 
 
 def test_a_seed_that_takes_a_rate_counts_no_trials(tmp_path: Path) -> None:

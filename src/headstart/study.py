@@ -67,7 +67,10 @@ def study(
         _refuse_others(out, {one.key for one in planned})
         atomic_write(out / "study.yaml", to_yaml(recipe))
         write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])
+    # Seed by seed: all ways can be compared early, and chosen learning rates wait for nobody.
+    turns = {seed: turn for turn, seed in enumerate(recipe.seeds)}
     waiting = [one for one in planned if not one.is_done]
+    waiting.sort(key=lambda one: turns.get(one.recipe.seed, 0))
     if waiting:
         times = how_long(to_time(waiting), out)
         say(f"{len(waiting)} of {len(planned)} runs to make: {describe(times)}")
