@@ -355,11 +355,21 @@ def test_a_corpus_without_zero_shot_languages_has_no_columns_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fake.ZERO_SHOT", ())
-    folder = write_study(tmp_path / "a", GRID | REFITTED, seeds=(0, 1))
-    page = report(folder).read_text(encoding="utf-8")
+    ways = {
+        f"{name}|examples_per_language={count}": replace(arm, settings=(("data", {"n": count}),))
+        for count in (8, 500)
+        for name, arm in (GRID | REFITTED).items()
+    }
+    page = report(write_study(tmp_path / "a", ways, seeds=(0, 1))).read_text(encoding="utf-8")
+    assert "In other settings" in page
     shown = re.sub(r"<(script|style)[ >].*?</\1>", "", page, flags=re.DOTALL)
     assert "fine-tuning" in shown
     assert "zero-shot" not in shown
+    tables = re.findall(r"<table.*?</table>", shown, flags=re.DOTALL)
+    assert len(tables) > 3
+    for head, *body in (re.findall(r"<tr.*?</tr>", table, flags=re.DOTALL) for table in tables):
+        cells = {len(re.findall(r"<t[hd][ >]", row)) for row in body}
+        assert cells == {len(re.findall(r"<t[hd][ >]", head))}
 
 
 def test_a_way_without_training_is_a_dot_without_a_learning_rate(tmp_path: Path) -> None:

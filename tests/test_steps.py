@@ -14,15 +14,16 @@ import torch
 from headstart import forecast, steps
 from headstart.checkpoint import save_model
 from headstart.errors import HeadstartError
-from headstart.forecast import describe, estimate
+from headstart.forecast import describe, estimate, how_long
 from headstart.loading import apply
 from headstart.stages import open_text
 from headstart.steps import check, distil, evaluate_model, finetune
+from headstart.study import plan_runs, to_time
 from tiny import tiny_model, tiny_tokenizer
 from world import LABELS, world, write_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from headstart.recipe import Recipe
 
@@ -314,7 +315,10 @@ def test_trials_of_fresh_weights_are_counted_as_they_are_repeated(
 
 def test_a_teacher_answers_only_what_is_asked_and_once(made: tuple[Recipe, Path]) -> None:
     text = open_text(made[0].data, made[0].task, tiny_tokenizer())
-    labels, mse = (apply(made[0], {"train.objective": {name: 1.0}}) for name in ("labels", "mse"))
+    one = {"teacher.examples_per_language": 9}  # of which all runs' teacher is tuned
+    labels, mse = (
+        apply(made[0], {"train.objective": {name: 1.0}, **one}) for name in ("labels", "mse")
+    )
     fewer = apply(mse, {"data.examples_per_language": 2})  # other rows of train alone
 
     def passes(*runs: Recipe) -> list[float]:
@@ -325,6 +329,37 @@ def test_a_teacher_answers_only_what_is_asked_and_once(made: tuple[Recipe, Path]
     assert 0 < train < whole
     assert passes(labels, mse, mse, labels) == pytest.approx([judged, train, 0, 0])
     assert passes(mse, fewer) == pytest.approx([whole, train])  # of the same text here
+    more = {"data.text": str(made[1]), "data.text_per_language": 3}
+    by_seed = [apply(mse, {**more, "seed": seed}) for seed in (0, 1)]
+    drawn = passes(by_seed[0])[0] - judged
+    assert passes(*by_seed) == pytest.approx([judged + drawn, drawn])
+    other = apply(mse, {"teacher.finetune.epochs": 9.0})
+    assert passes(mse, other, other) == pytest.approx([whole, whole, 0])
+    alone = apply(mse, {"train.languages": list(mse.data.languages[:1])})
+    assert passes(mse, alone)[1] > train  # dev is narrowed, too
+
+
+def test_each_teacher_is_counted_once(made: tuple[Recipe, Path]) -> None:
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    one = made[0]
+    fewer = apply(one, {"data.examples_per_language": 2})
+    kept = apply(fewer, {"teacher.examples_per_language": one.data.examples_per_language or 9})
+
+    def tuned(*runs: Recipe, there: Collection[str] = ()) -> list[bool]:
+        each = estimate(runs, str(made[1]), text, there=there)
+        return [stages["teacher"] > 0 for stages in each]
+
+    assert tuned(one, one, fewer, fewer) == [True, False, True, False]
+    assert tuned(kept, apply(kept, {"seed": 5})) == [True, False]
+    assert tuned(one, fewer, there=["teacher"]) == [False, False]
+    assert tuned(apply(one, {"teacher.model": str(made[1])})) == [False]
+
+
+def test_check_and_study_tell_one_time(made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    more = {"train.learning_rate": "auto", "train.epochs": 300, "seeds": [0, 1, 2]}
+    recipe = apply(made[0], {**more, "grid": {"data.examples_per_language": [2, 3]}})
+    told = how_long(to_time(plan_runs(recipe, tmp_path / "out")), tmp_path / "out")
+    assert check(recipe).time.partition(";")[0] == describe(told).partition(";")[0]
 
 
 def test_no_more_text_is_counted_than_there_is(made: tuple[Recipe, Path]) -> None:

@@ -139,6 +139,15 @@ def test_a_seed_that_takes_a_rate_counts_no_trials(tmp_path: Path) -> None:
     assert [first] == how_long(to_time(plan_runs(one, tmp_path / "out")), tmp_path / "out")
 
 
+def test_answers_that_are_there_take_no_time(tmp_path: Path) -> None:
+    recipe, out = world(tmp_path / "world"), tmp_path / "out"
+    (before,) = how_long([recipe], out)
+    (out / "passes" / "some").mkdir(parents=True)
+    (after,) = how_long([recipe], out)
+    assert before["teacher pass"] > after["teacher pass"] == 0
+    assert before["student"] == after["student"]
+
+
 def test_a_damaged_start_is_named(tmp_path: Path) -> None:
     recipe = apply(
         world(tmp_path / "world"),

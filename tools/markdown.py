@@ -77,12 +77,12 @@ def making(table: Table) -> list[str]:
         best = first.best_step
         if best is None:  # a record of before step 0 was a candidate
             best = max(points[1:] or points, key=lambda point: point[1])[0]
-        rates = sorted({str(r.learning_rate["chosen"]) for r in column.records})
+        rates = sorted({str(r.learning_rate["chosen"]) for r in column.records if r.curve})
         lines.append(
             row(
                 [
                     column.name,
-                    ", ".join(rates),
+                    ", ".join(rates) or "-",
                     f"{best} of {points[-1][0]}",
                     " ".join(percent(dev) for _, dev in points),
                     f"{column.seconds:.0f}",

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from headstart import checkpoint
+from headstart.checking import apply
 from headstart.groundwork import measured_rules
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, plan_sizes
-from headstart.prepare import has_fast_bf16, rate_of_dropout
-from headstart.stages import base_of, open_text
-from headstart.tune import searches
+from headstart.prepare import has_fast_bf16, rate_of_dropout, reads_labels
+from headstart.stages import base_of, open_text, teacher_data
+from headstart.tune import FIRST, searches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -158,7 +159,7 @@ def _trials(train: Train, source: str) -> tuple[float, float]:
     if not searches(train):
         return 0.0, 0.0
     rates = len(train.learning_rates or ()) or RATES.get(source, FRESHER)
-    fresh = FRESH_ROUNDS if "labels" in train.objective else FRESH_WITHOUT_LABELS
+    fresh = FRESH_ROUNDS if reads_labels(train) else FRESH_WITHOUT_LABELS
     lengths = [train.trial_fraction]
     while len(lengths) < (ROUNDS if source == "teacher" else fresh) and lengths[-1] < 1:
         lengths.append(min(2 * lengths[-1], 1.0))
@@ -194,7 +195,7 @@ def estimate(
     named: str,
     text: Text,
     *,
-    has_teacher: bool = False,
+    there: Collection[str] = (),
     made: set[str] | None = None,
 ) -> list[dict[str, float]]:
     """Estimate a study's time before it starts.
@@ -203,7 +204,7 @@ def estimate(
         recipes: Its runs, which share text and teacher.
         named: Folder or hub name of the teacher or its base.
         text: The corpus, tokenized.
-        has_teacher: Whether it is there, and has answered.
+        there: What needs no time, under the names of `seconds_for`'s `todo`.
         made: What runs share that was counted already; that of these is added.
 
     Returns:
@@ -214,28 +215,36 @@ def estimate(
     made = set() if made is None else made  # each is made once
     for recipe in recipes:
         sizes = plan_sizes(recipe, named, labels=labels)
-        todo = {} if has_teacher else _shared(recipe)
-        stages = seconds_for(
-            recipe, text, sizes, todo=[k for k, v in todo.items() if v not in made]
-        )
+        shared = _shared(recipe)
+        todo = [name for name, what in shared.items() if what not in made and name not in there]
+        stages = seconds_for(recipe, text, sizes, todo=todo)
         start = recipe.model_dump_json(
             include={"student", "init", "seed", "data"}, exclude={"data": {"text_per_language"}}
         )
         if start in made:
             stages |= dict.fromkeys(("measuring", "refit", "general"), 0.0)
-        made |= {start, *todo.values()}
+        made |= {start, *shared.values()}
         found.append(stages)
     return found
 
 
 def _shared(recipe: Recipe) -> dict[str, str]:
     """What a run needs of a teacher, as `seconds_for` names it, and what makes each its own."""
-    data = recipe.data
+    data, given = recipe.data, recipe.teacher.model
+    teacher = given or recipe.teacher.model_dump_json() + teacher_data(recipe).model_dump_json()
     judged = data.model_dump_json(exclude={"examples_per_language", "text_per_language"})
-    shared = {"dev": f"dev of {judged}", "test": f"test of {judged}"}
+    drawn = recipe.seed if data.text_per_language else None
+    learned = recipe.train.languages
+    rows = {"dev": f"{judged} in {learned}", "test": judged}
     if needs_teacher(recipe.train.objective):
-        shared["train"] = f"train of {data.model_dump_json()}"
-    return shared if recipe.teacher.model else {"teacher": "teacher", **shared}
+        rows["train"] = f"{data.model_dump_json()} in {learned}, drawn by {drawn}"
+    shared = {name: f"{name} of {rows[name]} by {teacher}" for name in rows}
+    return shared if given else {"teacher": teacher, **shared}
+
+
+def rated(recipe: Recipe) -> Recipe:
+    """Give a recipe a learning rate: that of a run which takes its way's first seed's."""
+    return apply(recipe, {"train.learning_rate": FIRST[0], "train.learning_rates": None})
 
 
 def describe(runs: Sequence[Mapping[str, float]]) -> str:
@@ -262,7 +271,9 @@ def how_long(
     Returns:
         Seconds of each by stage.
     """
-    has_teacher = any((shared / "teachers").glob("*/made.json"))
+    there = {"teacher"} if any((shared / "teachers").glob("*/made.json")) else set[str]()
+    if any((shared / "passes").glob("*")):  # of all that is asked, it is supposed
+        there |= {"train", "dev", "test"}
     bases = bases or shared
     found: list[dict[str, float]] = []
     texts: dict[str, Text] = {}
@@ -274,5 +285,5 @@ def how_long(
         if key not in texts:
             tokenizer = checkpoint.load_tokenizer(named)
             texts[key] = open_text(recipe.data, recipe.task, tokenizer, learned=learned)
-        found += estimate([recipe], named, texts[key], has_teacher=has_teacher, made=made)
+        found += estimate([recipe], named, texts[key], there=there, made=made)
     return found

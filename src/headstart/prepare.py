@@ -106,9 +106,13 @@ def rate_of_dropout(settings: Train) -> float | None:
     """
     if isinstance(settings.dropout, float):
         return settings.dropout
+    return None if settings.dropout == "kept" or reads_labels(settings) else 0.0
+
+
+def reads_labels(settings: Train) -> bool:
+    """Whether labels are learned from, not the teacher alone."""
     labels = settings.objective.get("labels")
-    reads_labels = labels is not None and labels.weight > 0
-    return None if settings.dropout == "kept" or reads_labels else 0.0
+    return labels is not None and labels.weight > 0
 
 
 Dropouts = list[tuple[nn.Module, str, float]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from headstart.errors import HeadstartError, combine
 from headstart.evaluate import predict, score_languages
 from headstart.features import Features
 from headstart.folders import claim
-from headstart.forecast import describe, estimate
+from headstart.forecast import describe, estimate, rated
 from headstart.groundwork import check_texts
 from headstart.labels import lacking
 from headstart.loading import data_of, expand
@@ -24,7 +25,7 @@ from headstart.plan import Size, plan_sizes
 from headstart.prepare import check_tracker, open_accelerator
 from headstart.reader import read_config, read_selection
 from headstart.stages import add_unlabelled, base_of, job_for, open_text
-from headstart.tune import learn
+from headstart.tune import learn, searches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -212,10 +213,11 @@ def check(recipe: Recipe) -> Checked:
     with TemporaryDirectory() as folder:
         for one in runs:
             place = Path(folder) / str(len(found))
-            data, given = one.data, one.teacher.model
-            key = (data, given or one.teacher.base, given is None)
+            given, learned = one.teacher.model, one.train.languages
+            key = (one.data, given or one.teacher.base, given is None, learned)
             at = found.get(key) or found.setdefault(key, _find(one, place, faults))
-            at.runs.append(one)
+            is_first = one.seed in recipe.seeds[:1] or not recipe.seeds  # chooses the rate
+            at.runs.append(rated(one) if searches(one.train) and not is_first else one)
             if at.text and at.named:
                 _try(partial(check_texts, one, at.named), faults)
             if at.named:
@@ -256,7 +258,8 @@ def _find(one: Recipe, place: Path, faults: list[HeadstartError]) -> Found:
     tokenizer = _try(lambda: checkpoint.load_tokenizer(named), faults) if named else None
     text = None
     if corpus and tokenizer:
-        text = _try(lambda: open_text(one.data, task, tokenizer), faults)
+        learned = one.train.languages
+        text = _try(lambda: open_text(one.data, task, tokenizer, learned=learned), faults)
     if text and named:
         _try(lambda: _check_lengths(text, named), faults)
     return Found(named, teacher, labels, text)
@@ -284,6 +287,8 @@ def _sizes(recipe: Recipe, named: str, labels: tuple[str, ...] | None) -> tuple[
 
 def _checked(found: list[Found]) -> Checked:
     first = next(text for at in found if (text := at.text))
+    made: set[str] = set()  # shared by the groups, too
+    each = (estimate(at.runs, at.named, at.text, made=made) for at in found if at.named and at.text)
     return Checked(
         runs=sum(len(at.runs) for at in found),
         sizes=found[0].sizes[0],
@@ -291,7 +296,5 @@ def _checked(found: list[Found]) -> Checked:
         leaks=sum(leak.rows for leak in first.corpus.leaks),
         truncated=sum(split.truncated for split in first.splits.values()),
         lacking=lacking(first.corpus.splits["train"], first.corpus.labels, first.corpus.task),
-        time="; ".join(
-            describe(estimate(at.runs, at.named, at.text)) for at in found if at.named and at.text
-        ),
+        time=describe([*chain.from_iterable(each)]),
     )

@@ -16,12 +16,12 @@ from headstart.board import DONE, ELSEWHERE, LEFT, Board, shown
 from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write, check_folder
-from headstart.forecast import describe, how_long
-from headstart.loading import apply, expand, load_recipe, to_yaml
+from headstart.forecast import describe, how_long, rated
+from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
 from headstart.record import read_record, read_runs, write_runs
 from headstart.run import SHARED, run, run_signature
-from headstart.tune import FIRST, searches
+from headstart.tune import searches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def study(
         _refuse_others(out, {one.key for one in planned})
         atomic_write(out / "study.yaml", to_yaml(recipe))
         write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])
-    # Seed by seed: all ways can be compared early, and chosen learning rates wait for nobody.
+    # Seed by seed: all ways can be compared early, and few processes wait for another's rate.
     turns = {seed: turn for turn, seed in enumerate(recipe.seeds)}
     waiting = [one for one in planned if not one.is_done]
     waiting.sort(key=lambda one: turns.get(one.recipe.seed, 0))
@@ -157,8 +157,7 @@ def outlook(recipe: Recipe, out: Path) -> list[str]:
 
 def to_time(waiting: Sequence[Planned]) -> list[Recipe]:
     """Give the runs' recipes, those that need no trials with a rate."""
-    given = {"train.learning_rate": FIRST[0], "train.learning_rates": None}
-    return [apply(one.recipe, given) if one.rate_from else one.recipe for one in waiting]
+    return [rated(one.recipe) if one.rate_from else one.recipe for one in waiting]
 
 
 def _refuse_taken(out: Path) -> None:
