@@ -112,6 +112,16 @@ def test_a_phone_scrolls_down_only(browser: Browser, out: Path) -> None:
 
 
 @pytest.mark.browser
+def test_long_names_of_a_grid_stay_in_their_columns(browser: Browser, out: Path) -> None:
+    page, _, _ = show(browser, out / "report.html")
+    heads = "[...document.querySelectorAll('thead th')]"
+    assert page.evaluate(f"{heads}.some(head => head.textContent.includes('per_language=500'))")
+    over = f"{heads}.filter(head => head.scrollWidth > head.clientWidth + 1)"
+    assert page.evaluate(f"{over}.map(head => head.textContent)") == []
+    page.close()
+
+
+@pytest.mark.browser
 def test_columns_sort_by_their_exact_numbers(browser: Browser, out: Path) -> None:
     page, _, _ = show(browser, out / "report.html")
     button = page.locator("#scores thead button").nth(2)
