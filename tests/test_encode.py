@@ -105,6 +105,19 @@ def test_one_long_example_has_a_batch_of_its_own() -> None:
     assert sorted(len(b) for b in batches) == [1, 3]
 
 
+@pytest.mark.parametrize("spare", [0, 7, 64, None])
+def test_batches_hold_every_example_and_keep_to_budget_and_padding(spare: int | None) -> None:
+    lengths = np.random.default_rng(1).integers(3, 30, 500)
+    batches = pack(lengths, np.arange(500), tokens=256, spare=spare)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+    padded = np.array([lengths[b].max() * len(b) for b in batches])
+    real = np.array([lengths[b].sum() for b in batches])
+    assert padded.max() <= 256
+    assert (padded - real).max() <= (256 if spare is None else spare)
+    if spare == 7:
+        assert (padded - real).max() > 0
+
+
 def test_epochs_are_cut_into_other_batches() -> None:
     lengths = np.random.default_rng(0).integers(3, 30, 400)
     first, second = (

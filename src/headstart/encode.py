@@ -234,13 +234,14 @@ def unit_logits(logits: Tensor, batch: Batch) -> Tensor:
     return logits.reshape(-1, logits.shape[-1])[batch.rows]
 
 
-def pack(lengths: Ints, order: Ints, *, tokens: int) -> list[Ints]:
+def pack(lengths: Ints, order: Ints, *, tokens: int, spare: int | None = None) -> list[Ints]:
     """Cut an order of examples into batches of similar length under a token budget.
 
     Args:
         lengths: Pieces of each example, shape (examples,).
         order: Examples in the order of the epoch; any selection of them.
         tokens: At most this many pieces a batch, padding included (one example may be longer).
+        spare: At most this much padding a batch; None for any.
 
     Returns:
         Index arrays; examples are sorted by length within windows of 64 batches only, so that
@@ -252,15 +253,16 @@ def pack(lengths: Ints, order: Ints, *, tokens: int) -> list[Ints]:
     for start in range(0, len(order), window):
         chunk = order[start : start + window]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
-        batches.extend(_fill(chunk, lengths[chunk], tokens))
+        batches.extend(_fill(chunk, lengths[chunk], tokens, tokens if spare is None else spare))
     return batches
 
 
-def _fill(chunk: Ints, lengths: Ints, tokens: int) -> list[Ints]:
+def _fill(chunk: Ints, lengths: Ints, tokens: int, spare: int) -> list[Ints]:
     """Cut examples sorted by length where the next one would break the budget."""
-    cuts = [0]
+    cuts, ends = [0], [0, *np.cumsum(lengths).tolist()]
     for i, longest in enumerate(lengths.tolist()):
-        if i > cuts[-1] and (i + 1 - cuts[-1]) * longest > tokens:
+        padded = (i + 1 - cuts[-1]) * longest
+        if i > cuts[-1] and (padded > tokens or padded - ends[i + 1] + ends[cuts[-1]] > spare):
             cuts.append(i)
     return [chunk[a:b] for a, b in zip(cuts, [*cuts[1:], len(chunk)], strict=True)]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # many, and more are slower (docs/performance.md); an accelerator wants to be filled.
 BATCH_TOKENS = {"cpu": 1024}
 ELSEWHERE = 4096
+SPARE = 16  # a batch ends where more than this part of it would be padding
 
 
 def predict(
@@ -43,7 +44,8 @@ def predict(
         Logits, shape (units, classes), the same on every process.
     """
     tokens = BATCH_TOKENS.get(accelerator.device.type, ELSEWHERE)
-    batches = pack(encoded.lengths, np.argsort(-encoded.lengths, kind="stable"), tokens=tokens)
+    order = np.argsort(-encoded.lengths, kind="stable")
+    batches = pack(encoded.lengths, order, tokens=tokens, spare=tokens // SPARE)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     logits = torch.zeros(len(encoded.gold), number_of_labels(model))
     was_training = model.training
