@@ -17,9 +17,11 @@ from headstart.calibration import (
 )
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
+from headstart.groundwork import samples_for
+from headstart.loading import apply
 from headstart.recipe import Data
 from tiny import tiny_tokenizer
-from world import write_tagged, write_texts
+from world import world, write_tagged, write_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,6 +160,23 @@ def test_the_draw_follows_from_the_seed() -> None:
     ]
     assert draws[0] == draws[1]
     assert draws[0] != draws[2]
+
+
+def test_each_sample_keeps_to_its_own_languages(tmp_path: Path) -> None:
+    recipe = apply(
+        world(tmp_path),
+        {
+            "init.ffn": "taylor",
+            "init.measure_languages": ["cc", "aa"],
+            "init.refit": {"languages": ["bb"], "tokens": 300},
+        },
+    )
+    samples = samples_for(recipe, TEXTS, tiny_tokenizer())
+    found = {
+        name: {sample.encoded.languages[i] for i in sample.encoded.language_ids}
+        for name, sample in samples.items()
+    }
+    assert found == {"measure": {"aa", "cc"}, "refit": {"bb"}}
 
 
 def test_too_few_texts_are_refused() -> None:

@@ -79,6 +79,8 @@ OTHER: Mapping[str, object] = {
     "init.source": "base",
     "init.merge": True,
     "init.measure_tokens": 9,
+    "init.measure_languages": ["en"],
+    "init.refit.languages": ["en"],
     "init.refit.tokens": 9,
     "init.refit.ridge": 0.1,
     "init.refit.directions": "principal",

@@ -174,6 +174,16 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
         "init.refit",
         "nothing to refit toward",
     ),
+    "measured in an unknown language": (
+        {"init": {"measure_languages": ["en-US", "xx"]}},
+        "init",
+        "measure_languages: xx: neither",
+    ),
+    "refitted in an unknown language": (
+        {"init": {"refit": {"languages": ["xx"]}}},
+        "init",
+        "refit.languages: xx: neither",
+    ),
     "states of other channels": (
         {
             "init": {"refit": {"directions": "principal"}},

@@ -79,16 +79,17 @@ def samples_for(
     Raises:
         HeadstartError: There is too little text.
     """
-    wanted: dict[str, int] = {}
-    if recipe.init.refit is not None:
-        wanted["refit"] = recipe.init.refit.tokens
-    if recipe.init.general is not None:
-        wanted["general"] = recipe.init.general.tokens
+    init = recipe.init
+    wanted: dict[str, tuple[int, tuple[str, ...]]] = {}
+    if init.refit is not None:
+        wanted["refit"] = init.refit.tokens, init.refit.languages or (*texts,)
+    if init.general is not None:
+        wanted["general"] = init.general.tokens, (*texts,)
     if measured_rules(recipe):
-        wanted["measure"] = recipe.init.measure_tokens
+        wanted["measure"] = init.measure_tokens, init.measure_languages or (*texts,)
     return {
         name: sample_texts(
-            texts,
+            {name: rows for name, rows in texts.items() if name in languages},
             tokenizer,
             task=recipe.task,
             tokens=tokens,
@@ -96,7 +97,7 @@ def samples_for(
             seed=recipe.seed,
             where="init.measure_tokens" if name == "measure" else f"init.{name}",
         )
-        for name, tokens in wanted.items()
+        for name, (tokens, languages) in wanted.items()
     }
 
 

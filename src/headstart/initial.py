@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from headstart.settings import Amount, Count, Index, Part, Positive, Word, check_known
+from headstart.settings import Amount, Count, Index, Part, Positive, Word, Words, check_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Some = Annotated[Words, Field(min_length=1)]
 Source = Literal["teacher", "base", "scratch", "permuted"]
 
 RULES: Mapping[str, tuple[str, ...]] = {
@@ -51,6 +52,8 @@ class Refit(Part):
 
     tokens: Count = 50_000
     """How much text is looked at, in all languages together: training rows, and `data.text`."""
+    languages: Some | None = None
+    """Those whose text is looked at; None takes all, zero-shot ones included."""
     ridge: Positive | Literal["auto"] = "auto"
     """Weight of the squared change, in mean squares of its inputs; auto chooses for each map."""
     directions: Literal["auto", "kept", "principal"] = "auto"
@@ -93,6 +96,8 @@ class Init(Part):
     rank. None merges where the student is refitted, unless they are other rules."""
     measure_tokens: Count = 20_000
     """How much text the rules activation and taylor look at, in all languages together."""
+    measure_languages: Some | None = None
+    """Those whose text they look at; None takes all, zero-shot ones included."""
     refit: Refit | None = None
     """How the copied weights are repaired; None leaves them as they are."""
     general: General | None = None

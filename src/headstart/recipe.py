@@ -171,6 +171,19 @@ class Recipe(Part):
 
     @field_validator("init")
     @classmethod
+    def _looks_at_known_languages(cls, init: Init, info: ValidationInfo) -> Init:
+        data = info.data.get("data")
+        asked = {"measure_languages": init.measure_languages}
+        if init.refit is not None:
+            asked["refit.languages"] = init.refit.languages
+        for key, languages in asked.items():
+            there = (*data.languages, *data.zero_shot) if isinstance(data, Data) else languages
+            if missing := [code for code in languages or () if code not in (there or ())]:
+                raise ValueError(f"{key}: {', '.join(missing)}: neither trained on nor zero-shot")
+        return init
+
+    @field_validator("init")
+    @classmethod
     def _layers_fit_shape(cls, init: Init, info: ValidationInfo) -> Init:
         student = info.data.get("student")
         wanted = student.layers if isinstance(student, Student) else None
