@@ -1,0 +1,199 @@
+"""Each means of a fast training step on its own: what it saves or costs beside the step as it is.
+
+    python benchmarks/means.py [--pieces 50000] [--batch 32] [--rounds 5] [--threads N]
+
+A 6 x 384 student with random weights learns random answers to the packaged MASSIVE extract, in
+fp32. The step as it is: batches by length, the rows of the table that occur, no dropout, fused
+AdamW, transformers' sdpa attention, gradients freed. All ways take the same batches in turn; a
+round is an epoch, and what is printed is the median over rounds of a way's seconds over those of
+the step as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from distil import products, texts
+from torch.nn import functional as F
+from transformers import AttentionInterface, BertConfig, BertForSequenceClassification
+
+from headstart.encode import collate, pack
+from headstart.prepare import trainable
+from headstart.settings import Train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from headstart.encode import Encoded
+
+Model = BertForSequenceClassification
+LABELS = 60
+
+
+def padded(model: Model, text: Encoded, index: np.ndarray) -> Tensor:
+    """Give logits of a padded batch."""
+    return model(**collate(text, index).inputs).logits
+
+
+def one_row(model: Model, text: Encoded, index: np.ndarray, *, mask: bool) -> Tensor:
+    """Give logits of texts in one long row; each sees itself alone, by a mask or by lengths."""
+    ids = [text.ids[text.starts[i] : text.starts[i + 1]] for i in index]
+    lengths = torch.tensor([len(one) for one in ids])
+    place = torch.cat([torch.arange(len(one)) for one in ids])[None]
+    owner = torch.repeat_interleave(torch.arange(len(ids)), lengths)
+    seen = (owner[:, None] == owner)[None, None] if mask else None
+    states = model.bert(
+        input_ids=torch.from_numpy(np.concatenate(ids))[None], position_ids=place,
+        attention_mask=seen, **({} if mask else {"lengths": lengths}),
+    ).last_hidden_state  # fmt: skip
+    first = states[0, torch.cumsum(lengths, 0) - lengths]
+    return model.classifier(model.dropout(model.bert.pooler(first[:, None])))
+
+
+def by_length(
+    module: object, q: Tensor, k: Tensor, v: Tensor, mask: object, lengths: Tensor, **_: object
+) -> tuple[Tensor, None]:
+    """Attend within texts of one row: those of one length, which stand together, at once."""
+    del module, mask
+    made: list[Tensor] = []
+    at, heads, size = 0, q.shape[1], q.shape[3]
+    for length, count in zip(*torch.unique_consecutive(lengths, return_counts=True), strict=True):
+        n, m = int(length), int(count)
+        part = [x[0, :, at : at + n * m].view(heads, m, n, size) for x in (q, k, v)]
+        made.append(F.scaled_dot_product_attention(*part).reshape(heads, n * m, size))
+        at += n * m
+    return torch.cat(made, 1).transpose(0, 1)[None], None
+
+
+@dataclass(slots=True)
+class Way:
+    """A model with its optimizer, and how it steps."""
+
+    model: Model
+    optimizer: torch.optim.Optimizer
+    forward: Callable[[Model, Encoded, np.ndarray], Tensor]
+    kept: bool  # gradients are zeroed, not freed
+
+    def epoch(self, text: Encoded, batches: list[np.ndarray], wanted: Tensor) -> float:
+        """Take a step on each batch; return seconds."""
+        start = time.perf_counter()
+        for index in batches:
+            loss = (self.forward(self.model, text, index) - wanted[index]).square().sum(-1).mean()
+            self.optimizer.zero_grad(set_to_none=not self.kept)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+        return time.perf_counter() - start
+
+
+def way(  # noqa: PLR0913
+    stack: ExitStack,
+    text: Encoded,
+    vocabulary: int,
+    *,
+    optimizer: str = "fused",
+    attention: str = "sdpa",
+    forward: Callable[[Model, Encoded, np.ndarray], Tensor] = padded,
+    kept: bool = False,
+    compiled: bool = False,
+    **settings: object,
+) -> Way:
+    """Make a student that differs from the step as it is in one thing."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=vocabulary, hidden_size=384, num_hidden_layers=6, num_attention_heads=6,
+        intermediate_size=1536, num_labels=LABELS,
+    )  # fmt: skip
+    config._attn_implementation = attention  # as from_pretrained sets it
+    model = Model(config)
+    asked = Train.model_validate({"objective": {"mse": 1.0}, **settings})
+    pieces = torch.from_numpy(np.unique(np.append(text.ids, text.pad_id)).astype(np.int64))
+    stack.enter_context(trainable(model, asked, pieces))
+    learned = [p for p in model.parameters() if p.requires_grad]
+    kind = {} if optimizer == "loop" else {optimizer: True}
+    made = torch.optim.AdamW(learned, lr=1e-5, **(kind or {"foreach": False}))
+    if compiled:
+        model.bert.encoder.compile(dynamic=True)
+    return Way(model, made, forward, kept)
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "the step as it is": {},
+    "dropout": {"dropout": 0.1},
+    "the whole table": {"word_embeddings": "train"},
+    "AdamW, foreach": {"optimizer": "foreach"},
+    "AdamW, one by one": {"optimizer": "loop"},
+    "gradients kept": {"kept": True},
+    "eager attention": {"attention": "eager"},
+    "one long row, masked": {"forward": partial(one_row, mask=True)},
+    "one long row, by length": {
+        "forward": partial(one_row, mask=False), "attention": "by_length"
+    },
+    "torch.compile": {"compiled": True},
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run all ways in turn."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pieces", type=int, default=50_000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads or torch.get_num_threads())
+    AttentionInterface.register("by_length", by_length)
+    text = texts(40).splits["train"]
+    tokens = round(given.batch * float(text.lengths.mean()))
+    batches = pack(text.lengths, np.random.default_rng(0).permutation(len(text)), tokens=tokens)
+    wanted = torch.randn(len(text), LABELS)
+    with ExitStack() as stack:
+        ways = {name: way(stack, text, given.pieces, **some) for name, some in WAYS.items()}
+        first = ways["the step as it is"]
+        same = first.forward(first.model.eval(), text, batches[0]).detach()
+        for name, one in ways.items():
+            logits = one.forward(one.model.eval(), text, batches[0]).detach()
+            one.model.train()
+            spent = one.epoch(text, batches, wanted)
+            apart = float((logits - same).abs().max())
+            print(f"{name:<26} logits differ by {apart:.0e}, first epoch {spent:.1f} s", flush=True)
+        rounds = [
+            {name: one.epoch(text, batches, wanted) for name, one in ways.items()}
+            for _ in range(given.rounds)
+        ]
+        start = time.perf_counter()
+        for index in batches:
+            collate(text, index)
+        data = time.perf_counter() - start
+    report(rounds, data, len(batches), int(text.lengths.sum()), first.model)
+
+
+def report(
+    rounds: list[dict[str, float]], data: float, steps: int, pieces: int, model: Model
+) -> None:
+    """Print each way beside the step as it is."""
+    shipped = np.array([one["the step as it is"] for one in rounds])
+    inner = sum(p.numel() for p in model.bert.encoder.parameters() if p.dim() > 1)
+    limit = 6 * inner * pieces / products()
+    print(f"{steps} steps of {pieces / steps:.0f} pieces; {torch.get_num_threads()} threads")
+    for name in rounds[0]:
+        ratios = np.array([one[name] for one in rounds]) / shipped
+        took = float(np.median([one[name] for one in rounds]))
+        print(
+            f"{name:<26}{took / steps * 1e3:6.0f} ms a step, {float(np.median(ratios)):5.2f} x "
+            f"({ratios.min():.2f} to {ratios.max():.2f}), {limit / took:4.0%} of the limit"
+        )
+    print(f"{'the data alone':<26}{data / steps * 1e3:6.1f} ms a step")
+
+
+if __name__ == "__main__":
+    main()
