@@ -8,9 +8,9 @@ epochs over the train rows of the packaged MASSIVE extract (10 locales). Each si
 same weights: headstart (teacher pass first, then batches by length, only the embedding's rows that
 occur); TextBrewer's GeneralDistiller and a transformers Trainer whose compute_loss asks the
 teacher, both as customary (random batches of 32, padded to the longest), and both with headstart's
-batches. All are in fp32, with the same AdamW and clipping; nobody evaluates or saves. headstart as
-its users run it has no dropout here, and its batches of 1,024 pieces are its default (fewer steps);
-the lines below have dropout, and all other lines as many pieces a batch as 32 texts.
+batches. All are in fp32, with the same AdamW and clipping; nobody evaluates or saves. headstart
+has no dropout in its first two lines, as its users run it, and all others have it. The second line
+has the default batch of 1,024 pieces, and so fewer steps; all others have as many as 32 texts.
 The limit is the products of the student's matrices on real pieces, forward and backward, at the
 rate of bare products.
 """

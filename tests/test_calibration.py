@@ -179,6 +179,12 @@ def test_each_sample_keeps_to_its_own_languages(tmp_path: Path) -> None:
     assert found == {"measure": {"aa", "cc"}, "refit": {"bb"}}
 
 
+def test_a_named_language_without_text_is_refused(tmp_path: Path) -> None:
+    recipe = apply(world(tmp_path), {"init.refit": {"languages": ["aa", "cc"], "tokens": 300}})
+    with pytest.raises(HeadstartError, match=r"no text in cc to look at(.|\n)*init\.refit"):
+        samples_for(recipe, {"aa": TEXTS["aa"], "cc": []}, tiny_tokenizer())
+
+
 def test_too_few_texts_are_refused() -> None:
     with pytest.raises(HeadstartError, match="7 texts are too few"):
         sample_texts(

@@ -168,13 +168,14 @@ def folder_texts(folder: Path) -> dict[str, list[str]]:
     return {file.stem: read_texts(file) for file in files}
 
 
-def sample_texts(
+def sample_texts(  # noqa: PLR0913 - one draw serves all that look at text
     texts: Mapping[str, Rows],
     tokenizer: PreTrainedTokenizerBase,
     *,
     task: str,
     tokens: int,
     max_length: int,
+    languages: Sequence[str] | None = None,
     seed: int = 0,
     where: str = "init.refit",
 ) -> Sample:
@@ -186,13 +187,21 @@ def sample_texts(
         task: classification or tagging.
         tokens: In all; a language that has fewer than its share gives what it has.
         max_length: Longest text in tokens.
+        languages: Of these alone; None draws from all.
         seed: Of the draw.
         where: The recipe's key that asks for it, for errors.
 
     Raises:
-        HeadstartError: There are too few texts to set some aside.
+        HeadstartError: There are too few texts to set some aside, or none in a language of these.
     """
     texts = {k: some for k, rows in texts.items() if (some := [row for row in rows if row])}
+    if missing := [name for name in languages or () if name not in texts]:
+        raise HeadstartError(
+            f"there is no text in {', '.join(missing)} to look at",
+            where=f"recipe key {where}",
+            way_out="put a file of it into the folder data.text, or name other languages",
+        )
+    texts = {k: rows for k, rows in texts.items() if languages is None or k in languages}
     rng = np.random.default_rng((seed, 2))
     share = tokens // max(len(texts), 1)
     drawn: list[tuple[str, object]] = []

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # many, and more are slower (docs/performance.md); an accelerator wants to be filled.
 BATCH_TOKENS = {"cpu": 1024}
 ELSEWHERE = 4096
-SPARE = 16  # a batch ends where more than this part of it would be padding
+SPARE = 16  # a batch ends where its padding would be more than the budget over this
 
 
 def predict(

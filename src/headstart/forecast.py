@@ -110,9 +110,8 @@ def seconds_for(
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
     teacher, student = (size.work * _each(recipe.train) for size in sizes)
     init, general = recipe.init, recipe.init.general
-    # A folder of further text is taken to hold what is asked for.
-    there = pieces["train"] if recipe.data.text is None else math.inf
-    measured = min(init.measure_tokens, there) if measured_rules(recipe) else 0.0
+    measured = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
+    refitted = _there(recipe, text, init.refit and init.refit.languages)
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
     fit = _passes(recipe.train, pieces["train"], init.source) * _step(
         recipe.train, teacher, student
@@ -121,12 +120,19 @@ def seconds_for(
     return {
         "teacher": _tuning(recipe, pieces, sizes[0]) if "teacher" in todo else 0.0,
         "teacher pass": teacher * sum(pieces[name] for name in pieces if name in todo),
-        "measuring": 3 * teacher * measured,
-        "refit": _refitting(recipe, sizes, there),
+        "measuring": 3 * teacher * measured if measured_rules(recipe) else 0.0,
+        "refit": _refitting(recipe, sizes, refitted),
         "general": learned * (3 * student + teacher),
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
     }
+
+
+def _there(recipe: Recipe, text: Text, languages: Sequence[str] | None) -> float:
+    """Count the pieces that may be looked at; a folder of text is taken to hold what is asked."""
+    train = text.splits["train"]
+    kept = [languages is None or train.languages[i] in languages for i in train.language_ids]
+    return float(train.lengths[kept].sum()) if recipe.data.text is None else math.inf
 
 
 def _step(train: Train, teacher: float, student: float) -> float:

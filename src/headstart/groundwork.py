@@ -8,7 +8,7 @@ import torch
 
 from headstart import checkpoint
 from headstart.calibration import all_texts, sample_texts, unlabelled
-from headstart.corpus import load_corpus
+from headstart.corpus import load_corpus, narrowed
 from headstart.measure import measure
 from headstart.prepare import choose_precision
 from headstart.reader import read_config
@@ -56,7 +56,7 @@ def check_texts(recipe: Recipe, named: str) -> None:
     """
     if not reads_text(recipe):
         return
-    corpus = load_corpus(recipe.data, recipe.task)
+    corpus = narrowed(load_corpus(recipe.data, recipe.task), recipe.train.languages)
     texts = all_texts(corpus, unlabelled(corpus, recipe.data.text))
     samples_for(recipe, texts, checkpoint.load_tokenizer(named))
     if recipe.data.text is not None:
@@ -77,23 +77,24 @@ def samples_for(
         Under `refit`, `general` and `measure`, where the recipe asks for them.
 
     Raises:
-        HeadstartError: There is too little text.
+        HeadstartError: There is too little text, or none in a language that is named.
     """
     init = recipe.init
-    wanted: dict[str, tuple[int, tuple[str, ...]]] = {}
+    wanted: dict[str, tuple[int, tuple[str, ...] | None]] = {}
     if init.refit is not None:
-        wanted["refit"] = init.refit.tokens, init.refit.languages or (*texts,)
+        wanted["refit"] = init.refit.tokens, init.refit.languages
     if init.general is not None:
-        wanted["general"] = init.general.tokens, (*texts,)
+        wanted["general"] = init.general.tokens, None
     if measured_rules(recipe):
-        wanted["measure"] = init.measure_tokens, init.measure_languages or (*texts,)
+        wanted["measure"] = init.measure_tokens, init.measure_languages
     return {
         name: sample_texts(
-            {name: rows for name, rows in texts.items() if name in languages},
+            texts,
             tokenizer,
             task=recipe.task,
             tokens=tokens,
             max_length=recipe.data.max_length,
+            languages=languages,
             seed=recipe.seed,
             where="init.measure_tokens" if name == "measure" else f"init.{name}",
         )

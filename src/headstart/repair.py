@@ -176,18 +176,19 @@ def _refit(  # noqa: PLR0913 - what both ways know
     _check_origin(opened, ours, selection)
     tagging = ours.head == "tagging"
 
-    def draw(tokens: int) -> Sample:
+    def draw(tokens: int, languages: Sequence[str] | None = None) -> Sample:
         return sample_texts(
             {k: [t.split() for t in v] for k, v in texts.items()} if tagging else texts,
             tokenizer,
             task="tagging" if tagging else "classification",
             tokens=tokens,
             max_length=min(MAX_LENGTH, most_positions(opened.plain) or MAX_LENGTH),
+            languages=languages,
             seed=seed,
             where="refit",
         )
 
-    sample = draw(asked.tokens)
+    sample = draw(asked.tokens, asked.languages)
     if selection.source == "base":  # its copy has the base as its aim, and no head to refit
         teacher = checkpoint.load_encoder(teacher)
         nn.Module.to(teacher, student.device)
