@@ -176,7 +176,8 @@ def warm(ways: dict[str, Way], text: Encoded, batches: list[np.ndarray], wanted:
     first = next(iter(ways.values()))
     same = first.forward(first.model.eval(), text, batches[0]).detach()
     for name, one in ways.items():
-        apart = float((one.forward(one.model.eval(), text, batches[0]) - same).abs().max())
+        logits = one.forward(one.model.eval(), text, batches[0]).detach()
+        apart = float((logits - same).abs().max())
         one.model.train()
         spent = one.epoch(text, batches, wanted)
         print(f"{name:<26} logits differ by {apart:.0e}, first epoch {spent:.1f} s", flush=True)

@@ -8,6 +8,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from headstart import checkpoint
@@ -130,9 +131,11 @@ def seconds_for(
 
 def _there(recipe: Recipe, text: Text, languages: Sequence[str] | None) -> float:
     """Count the pieces that may be looked at; a folder of text is taken to hold what is asked."""
+    if recipe.data.text is not None:
+        return math.inf
     train = text.splits["train"]
-    kept = [languages is None or train.languages[i] in languages for i in train.language_ids]
-    return float(train.lengths[kept].sum()) if recipe.data.text is None else math.inf
+    codes = [train.languages.index(name) for name in languages or train.languages]
+    return float(train.lengths[np.isin(train.language_ids, codes)].sum())
 
 
 def _step(train: Train, teacher: float, student: float) -> float:
