@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from headstart import calibration
 from headstart.calibration import (
     Unlabelled,
     all_texts,
@@ -160,6 +161,22 @@ def test_the_draw_follows_from_the_seed() -> None:
     ]
     assert draws[0] == draws[1]
     assert draws[0] != draws[2]
+
+
+def test_as_much_is_drawn_however_little_is_tokenized_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def drawn(tokens: int, usual: int) -> list[list[list[int]]]:
+        monkeypatch.setattr(calibration, "USUAL", usual)
+        seen = sample_texts(
+            TEXTS, tiny_tokenizer(), task="classification", tokens=tokens, max_length=32
+        )
+        starts, ids = seen.encoded.starts, seen.encoded.ids
+        return [[ids[starts[i] : starts[i + 1]].tolist() for i in b] for b in seen.batches]
+
+    for tokens in (90, 900, 3000, 9000):
+        whole = drawn(tokens, calibration.LEAST)  # all at once
+        assert whole == drawn(tokens, 16) == drawn(tokens, 10_000)
 
 
 def test_each_sample_keeps_to_its_own_languages(tmp_path: Path) -> None:

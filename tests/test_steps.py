@@ -373,6 +373,30 @@ def test_no_more_text_is_counted_than_there_is(made: tuple[Recipe, Path]) -> Non
     assert told[1] == pytest.approx(told[2])
 
 
+def test_text_of_other_languages_is_not_counted(made: tuple[Recipe, Path]) -> None:
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    train, names = text.splits["train"], made[0].data.languages
+
+    def told(changed: dict[str, Any]) -> float:
+        recipe = apply(made[0], {"init.refit": {"tokens": 10**8}, **changed})
+        return estimate([recipe], str(made[1]), text)[0]["refit"]
+
+    pieces = [int(train.lengths[train.language_ids == i].sum()) for i in range(len(names))]
+    for name, count in zip(names, pieces, strict=True):
+        share = told({"init.refit.languages": [name]}) / told({})
+        assert share == pytest.approx(count / sum(pieces))
+
+
+def test_runs_that_read_the_same_texts_are_checked_once(
+    made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Recipe] = []
+    monkeypatch.setattr(steps, "check_texts", lambda one, _: looked.append(one))
+    grid = {"train.max_steps": [1, 2, 3], "init.refit.tokens": [200, 300]}
+    check(apply(made[0], {"seeds": [0, 1], "init.refit": {}, "grid": grid}))
+    assert [one.init.refit and one.init.refit.tokens for one in looked] == [200, 300]
+
+
 def test_check_leaves_nothing_behind(made: tuple[Recipe, Path], tmp_path: Path) -> None:
     shutil.copytree(made[1], tmp_path / "tuned")
     before = names_in(tmp_path / "tuned")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,20 +14,23 @@ import pytest
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.forecast import how_long
+from headstart.groundwork import text_fingerprints
+from headstart.loading import expand
 from headstart.record import write_runs
 from headstart.report import report, shade
-from headstart.run import run
+from headstart.run import run, run_signature
 from headstart.study import one_by_one, outlook, plan_runs, study, to_time
 from headstart.tables import cells, heads, percent, read_records, tabulate
 from world import world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from headstart.board import Board
     from headstart.recipe import Recipe
     from headstart.record import Record
+    from headstart.settings import Data
     from headstart.study import Planned
 
 ARMS = {"copied": {"init.source": "teacher"}, "fresh": {"init.source": "scratch"}}
@@ -137,6 +141,24 @@ def test_a_seed_that_takes_a_rate_counts_no_trials(tmp_path: Path) -> None:
     first, second = how_long(to_time(pair), tmp_path / "out")
     assert second["student"] < 0.9 * first["student"]
     assert [first] == how_long(to_time(plan_runs(one, tmp_path / "out")), tmp_path / "out")
+
+
+def test_text_is_read_once_for_all_runs(
+    made: tuple[Recipe, Path, list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out, _ = made
+    grid = {"data.examples_per_language": [2, 3], "train.max_steps": [0, 1]}
+    many = apply(recipe, {"grid": grid})
+    alone = [run_signature(one, out) for _, one in expand(many)]
+    asked: list[int | None] = []
+
+    def read(data: Data, task: str, more: bool) -> Mapping[str, str]:
+        asked.append(data.examples_per_language)
+        return text_fingerprints(data, task, more)
+
+    monkeypatch.setattr(sys.modules["headstart.study"], "text_fingerprints", read)
+    assert [one.key for one in plan_runs(many, out)] == alone
+    assert sorted(asked) == [2, 3]
 
 
 def test_answers_that_are_there_take_no_time(tmp_path: Path) -> None:

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from headstart.corpus import Corpus
+    from headstart.encode import Encoded
 
     Ints = NDArray[np.int64]
 
 BATCH_TOKENS = 2048  # padded pieces of one forward pass
 HELD_OUT = 8  # one text of so many judges, the others are fitted to
+USUAL, LEAST = 16, 3  # tokens of a text: as it often is, and no fewer
 _WAY_OUT = (
     "put a file for each language there: sw.txt with one text a line, or sw.parquet, sw.jsonl, "
     "sw.csv, sw.tsv with a column text"
@@ -202,25 +204,43 @@ def sample_texts(  # noqa: PLR0913 - one draw serves all that look at text
             way_out="put a file of it into the folder data.text, or name other languages",
         )
     texts = {k: rows for k, rows in texts.items() if languages is None or k in languages}
-    rng = np.random.default_rng((seed, 2))
-    share = tokens // max(len(texts), 1)
-    drawn: list[tuple[str, object]] = []
-    for language, rows in texts.items():
-        order = rng.permutation(len(rows))[: share // 3 + 1]  # no text has under three tokens
-        drawn += [(language, rows[i]) for i in order]
-    if not drawn:
+    if not texts:
         raise _too_few(0, where)
-    column, answer = COLUMNS[task]
-    blank = [[0] * len(cast("list[str]", row)) if task == "tagging" else 0 for _, row in drawn]
-    names = [language for language, _ in drawn]
-    table = pa.table({"language": names, column: [row for _, row in drawn], answer: blank})
-    encoded = encode(table, tokenizer, task=task, languages=tuple(texts), max_length=max_length)
+    rng = np.random.default_rng((seed, 2))
+    share = tokens // len(texts)
+    most = share // LEAST + 1
+    drawn = {k: [rows[i] for i in rng.permutation(len(rows))[:most]] for k, rows in texts.items()}
+    encoded = _enough(drawn, tokenizer, task=task, share=share, max_length=max_length)
     chosen = np.flatnonzero(_within(encoded.lengths, encoded.language_ids, share))
     judges = np.arange(len(chosen)) % HELD_OUT == HELD_OUT - 1
     if not judges.any():
         raise _too_few(len(chosen), where)
     parts = [pack(encoded.lengths, chosen[mask], tokens=BATCH_TOKENS) for mask in (~judges, judges)]
     return Sample(encoded, *parts)
+
+
+def _enough(
+    drawn: Mapping[str, Rows],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    task: str,
+    share: int,
+    max_length: int,
+) -> Encoded:
+    """Tokenize the first texts of each language: twice as many until each has its share."""
+    column, answer = COLUMNS[task]
+    count = share // USUAL + 1
+    while True:
+        rows = [(language, row) for language, some in drawn.items() for row in some[:count]]
+        blank = [[0] * len(cast("list[str]", row)) if task == "tagging" else 0 for _, row in rows]
+        names, texts = zip(*rows, strict=True)
+        table = pa.table({"language": names, column: texts, answer: blank})
+        encoded = encode(table, tokenizer, task=task, languages=tuple(drawn), max_length=max_length)
+        found = np.bincount(encoded.language_ids, encoded.lengths, len(drawn))
+        pairs = zip(drawn.values(), found, strict=True)
+        if all(len(some) <= count or tokens >= share for some, tokens in pairs):
+            return encoded
+        count *= 2
 
 
 def _too_few(count: int, where: str) -> HeadstartError:

@@ -17,7 +17,7 @@ from headstart.rules import MEASURED
 from headstart.stream import after, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from accelerate import Accelerator
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from headstart.ridge import Fitted
     from headstart.rules import Measured
     from headstart.selection import Selection
+    from headstart.settings import Data
     from headstart.stages import Teacher
     from headstart.student import Made
     from headstart.walk import Sample
+
+    Prints = Callable[[Data, str, bool], Mapping[str, str]]
 
 
 def measured_rules(recipe: Recipe) -> set[str]:
@@ -42,6 +45,26 @@ def reads_text(recipe: Recipe) -> bool:
     learns = recipe.data.text_per_language is not None
     asked = (recipe.init.refit, recipe.init.general)
     return learns or any(part is not None for part in asked) or bool(measured_rules(recipe))
+
+
+def text_fingerprints(data: Data, task: str, more: bool) -> dict[str, str]:
+    """Hash what there is to read: the corpus, and where `more` is said the unlabelled text."""
+    corpus = load_corpus(data, task)
+    found = {"data": corpus.fingerprint}
+    return {**found, "text": unlabelled(corpus, data.text).fingerprint()} if more else found
+
+
+def drawn(recipe: Recipe) -> dict[str, tuple[int, tuple[str, ...] | None]]:
+    """Say for what a recipe draws texts, how many tokens of them, and in which languages."""
+    init = recipe.init
+    wanted: dict[str, tuple[int, tuple[str, ...] | None]] = {}
+    if init.refit is not None:
+        wanted["refit"] = init.refit.tokens, init.refit.languages
+    if init.general is not None:
+        wanted["general"] = init.general.tokens, None
+    if measured_rules(recipe):
+        wanted["measure"] = init.measure_tokens, init.measure_languages
+    return wanted
 
 
 def check_texts(recipe: Recipe, named: str) -> None:
@@ -79,14 +102,6 @@ def samples_for(
     Raises:
         HeadstartError: There is too little text, or none in a language that is named.
     """
-    init = recipe.init
-    wanted: dict[str, tuple[int, tuple[str, ...] | None]] = {}
-    if init.refit is not None:
-        wanted["refit"] = init.refit.tokens, init.refit.languages
-    if init.general is not None:
-        wanted["general"] = init.general.tokens, None
-    if measured_rules(recipe):
-        wanted["measure"] = init.measure_tokens, init.measure_languages
     return {
         name: sample_texts(
             texts,
@@ -98,7 +113,7 @@ def samples_for(
             seed=recipe.seed,
             where="init.measure_tokens" if name == "measure" else f"init.{name}",
         )
-        for name, (tokens, languages) in wanted.items()
+        for name, (tokens, languages) in drawn(recipe).items()
     }
 
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from headstart import checkpoint
 from headstart.calibration import all_texts, unlabelled
 from headstart.console import say
-from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
 from headstart.folders import atomic_write, check_folder
 from headstart.forecast import describe, how_long
-from headstart.groundwork import check_texts, reads_text
+from headstart.groundwork import check_texts, reads_text, text_fingerprints
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import open_accelerator
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.calibration import Unlabelled
+    from headstart.groundwork import Prints
     from headstart.recipe import Recipe
     from headstart.stages import Teacher, Text
     from headstart.tune import Trial
@@ -124,25 +124,25 @@ def _say_how_long(session: Session) -> None:
         say(describe(how_long([session.recipe], session.shared)))
 
 
-def run_signature(recipe: Recipe, shared: Path, *, rate_of: str | None = None) -> str:
+def run_signature(
+    recipe: Recipe, shared: Path, *, rate_of: str | None = None, read: Prints = text_fingerprints
+) -> str:
     """Hash what decides a run's result: recipe, text, and the weights that it starts from.
 
     Args:
         recipe: One run.
         shared: Where a packed base is written.
         rate_of: The signature of the run whose learning rate it takes.
+        read: Hashes text; a study's remembers what it has read.
     """
-    corpus = load_corpus(recipe.data, recipe.task)
-    extra = {"data": corpus.fingerprint}
+    extra = {**read(recipe.data, recipe.task, reads_text(recipe))}
     if rate_of is not None:
         extra["rate"] = rate_of
-    if reads_text(recipe):
-        extra["text"] = unlabelled(corpus, recipe.data.text).fingerprint()
     base = base_of(recipe, shared)
     if recipe.teacher.model is not None:
         extra["teacher"] = fingerprint_of(recipe.teacher.model)
     else:
-        extra["taught"] = load_corpus(teacher_data(recipe), recipe.task).fingerprint
+        extra["taught"] = read(teacher_data(recipe), recipe.task, False)["data"]
     from_base = recipe.init.source == "base" or recipe.init.general is not None
     if base is not None and (recipe.teacher.model is None or from_base):
         extra["base"] = fingerprint_of(base)

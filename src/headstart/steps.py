@@ -17,7 +17,7 @@ from headstart.evaluate import predict, score_languages
 from headstart.features import Features
 from headstart.folders import claim
 from headstart.forecast import describe, estimate, rated
-from headstart.groundwork import check_texts
+from headstart.groundwork import check_texts, drawn
 from headstart.labels import lacking
 from headstart.loading import data_of, expand
 from headstart.objectives import needs_features, needs_teacher
@@ -218,11 +218,12 @@ def check(recipe: Recipe) -> Checked:
             at = found.get(key) or found.setdefault(key, _find(one, place, faults))
             is_first = one.seed in recipe.seeds[:1] or not recipe.seeds  # chooses the rate
             at.runs.append(rated(one) if searches(one.train) and not is_first else one)
-            if at.text and at.named:
+            asked = (*drawn(one).items(), one.data.text_per_language)
+            if at.text and at.named and asked not in at.drawn:  # a seed draws as much as another
+                at.drawn.add(asked)
                 _try(partial(check_texts, one, at.named), faults)
-            if at.named:
-                size = _try(partial(_sizes, one, at.named, at.labels), faults)
-                at.sizes.extend([size] if size else [])
+            if at.named and (size := _try(partial(_sizes, one, at.named, at.labels), faults)):
+                at.sizes.append(size)
             if given and one.init.source == "base" and one.teacher.base not in at.bases:
                 at.bases.add(one.teacher.base)
                 _try(partial(_check_base, one, place / "base", at.teacher), faults)
@@ -242,6 +243,7 @@ class Found:
     text: Text | None
     runs: list[Recipe] = field(default_factory=list["Recipe"])
     sizes: list[tuple[Size, Size]] = field(default_factory=list[tuple[Size, Size]])
+    drawn: set[Hashable] = field(default_factory=set["Hashable"])  # what was tried to be
     bases: set[str | None] = field(default_factory=set[str | None])  # that were checked
 
 
@@ -267,8 +269,7 @@ def _find(one: Recipe, place: Path, faults: list[HeadstartError]) -> Found:
 
 def _check_base(one: Recipe, place: Path, teacher: Opened | None) -> None:
     """Check the base that the student's weights come from, where the teacher is a given one."""
-    base = base_of(one, place)
-    if base:
+    if base := base_of(one, place):
         checkpoint.check_base(base, task=one.task, teacher=teacher)
 
 
@@ -281,8 +282,7 @@ def _try(attempt: Callable[[], T], faults: list[HeadstartError]) -> T | None:
 
 
 def _sizes(recipe: Recipe, named: str, labels: tuple[str, ...] | None) -> tuple[Size, Size]:
-    count = None if recipe.teacher.model else len(labels or ())
-    return plan_sizes(recipe, named, labels=count)
+    return plan_sizes(recipe, named, labels=None if recipe.teacher.model else len(labels or ()))
 
 
 def _checked(found: list[Found]) -> Checked:

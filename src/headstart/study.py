@@ -6,9 +6,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +18,7 @@ from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write, check_folder
 from headstart.forecast import describe, how_long, rated
+from headstart.groundwork import text_fingerprints
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
 from headstart.record import read_record, read_runs, write_runs
@@ -124,10 +126,11 @@ def plan_runs(recipe: Recipe, out: Path, *, bases: Path | None = None) -> list[P
     """
     planned: list[Planned] = []
     first: Planned | None = None
+    read: Any = cache(text_fingerprints)  # runs share their text
     for i, (name, one) in enumerate(expand(recipe)):
         chooses = i % max(len(recipe.seeds), 1) == 0 or not searches(one.train)
         rate_of = first.key if first and not chooses else None
-        key = run_signature(one, bases or out, rate_of=rate_of)
+        key = run_signature(one, bases or out, rate_of=rate_of, read=read)
         place = out / "runs" / key
         planned.append(Planned(name, one, key, place, first.place if first and rate_of else None))
         first = planned[-1] if chooses else first
