@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,8 +13,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from fake import GRID, TEACHER, Arm, write_study
-from headstart.answers import answer, lines, points, steps_to
+from fake import GRID, LANGUAGES, TEACHER, ZERO_SHOT, Arm, write_study
+from headstart.answers import against, answer, examples_to, lines, points, steps_to
 from headstart.charts import curves, sizes
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
@@ -180,7 +181,8 @@ def test_it_is_one_small_file(out: Path) -> None:
 def test_the_answer_is_one_sentence_with_its_intervals(out: Path) -> None:
     first, zero_shot = answer(look_into(out))
     assert first.startswith(
-        "From scratch-labels to refitted-mse (examples_per_language=500), the score rises by "
+        "From scratch-labels to refitted-mse (examples_per_language=500), after 600 steps each, "
+        "the score rises by "
     )
     assert len(re.findall(r"\d \(-?\d+\.\d to -?\d+\.\d\)", first)) == 3
     assert zero_shot.startswith("On zero-shot languages it rises by ")
@@ -327,6 +329,8 @@ CURVES: Mapping[str, tuple[list[tuple[int, float]], float | None]] = {
     "rises": ([(100, 0.3), (300, 0.5), (301, 0.51), (400, 0.55)], 0.05),
     "has stopped": ([(100, 0.3), (300, 0.5), (400, 0.49)], 0.0),
     "rises a little": ([(100, 0.3), (300, 0.5), (400, 0.519)], 0.019),
+    "rises by much of what it has": ([(100, 0.1), (300, 0.15), (400, 0.16)], 0.01),
+    "has nothing": ([(100, 0.0), (300, 0.0), (400, 0.0)], 0.0),
     "was judged at its end alone": ([(400, 0.5)], None),
     "was not trained": ([], None),
 }
@@ -347,11 +351,127 @@ def test_ways_that_had_not_stopped_rising_are_named(case: str, tmp_path: Path) -
     (column,) = (c for c in found.table.columns if c.name == "scratch-mse")
     assert column.rise == (None if rise is None else pytest.approx(rise))
     said = [sentence for sentence in answer(found) if "had not stopped rising" in sentence]
-    assert len(said) == (rise is not None and rise >= 0.02)
-    assert all("scratch-mse" in sentence and "+5.0 points" in sentence for sentence in said)
+    assert len(said) == (case in {"rises", "rises by much of what it has"})
+    told = f"{100 * (rise or 0):+.1f} points"
+    assert all("scratch-mse" in sentence and told in sentence for sentence in said)
     (line,) = (line for line in lines(found) if line.way == "scratch-mse")
     assert line.rise == ("-" if rise is None else f"{100 * rise:.1f}")
     assert "last quarter, dev" in report(folder).read_text(encoding="utf-8")
+
+
+def test_ways_of_other_lengths_are_not_said_to_have_one(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", GRID)
+    assert " after 600 steps each," in answer(look_into(folder))[0]
+    for path in (folder / "runs").glob("*/record.json"):
+        record = read_record(path)
+        if record.name.startswith("base-mse"):
+            replace(record, curve=record.curve[:-1]).write(path)
+    assert "steps each" not in answer(look_into(folder))[0]
+
+
+def test_languages_that_only_the_teacher_learned_are_not_called_trained_on(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", GRID)
+    assert look_into(folder).languages == "3 languages trained on, 2 zero-shot"
+    for path in (folder / "runs").glob("*/record.json"):
+        replace(read_record(path), learned_from=("sw-KE",)).write(path)
+    found = look_into(folder)
+    assert found.languages == (
+        "1 language trained on, 2 more of the recipe's, without training text, 2 zero-shot"
+    )
+    notes = {row.label: row.note for row in found.table.rows}
+    assert notes == {
+        "de-DE": "no training text", "sw-KE": "", "th-TH": "no training text",
+        "cy-GB": "zero-shot", "fa-IR": "zero-shot",
+        "mean, the recipe's languages": "", "mean, zero-shot": "",
+    }  # fmt: skip
+    page = report(folder).read_text(encoding="utf-8")
+    shown = page[page.index("<body>") : page.index("const SPECS")]
+    assert "trained on" not in re.sub(
+        r"1 language trained on", "", re.sub(r"\s+", " ", shown[:4000])
+    )
+    assert "mean, trained on" not in page
+    (path, *_) = (folder / "runs").glob("*/record.json")
+    replace(read_record(path), learned_from=()).write(path)  # one way has learned from all
+    assert look_into(folder).languages == "3 languages trained on, 2 zero-shot"
+
+
+def test_ways_are_held_against_the_baseline(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", GRID)
+    assert against(look_into(folder)) == []
+    assert 'id="against"' not in report(folder).read_text(encoding="utf-8")
+    (folder / "study.yaml").write_text("baseline: base-labels\n", encoding="utf-8")
+    insight = look_into(folder)
+    columns = {column.name: column for column in insight.table.columns}
+    rows = against(insight)
+    assert [way for way, *_ in rows] == [name for name in GRID if name != "base-labels"]
+    for way, *told in rows:
+        for kind, said in zip((LANGUAGES, ZERO_SHOT), told, strict=True):
+            apart = [
+                (columns[way].score(c) or 0) - (columns["base-labels"].score(c) or 0) for c in kind
+            ]
+            assert said.startswith(f"{100 * sum(apart) / len(kind):+.1f} (")
+    assert "Against base-labels, the baseline" in report(folder).read_text(encoding="utf-8")
+
+
+def test_examples_that_it_takes_are_the_fewest_tried(out: Path) -> None:
+    insight = look_into(out)
+    sizes_of = {c.name: int(c.name.rpartition("=")[2]) for c in insight.table.columns}
+    found = {row[0]: row[1:] for row in examples_to(insight, sizes_of)}
+    assert set(found) == set(GRID | REFITTED)
+    assert found["scratch-labels"] == ("-", "-", "-")
+    assert found["refitted-mse"][:2] == ("500", "500")
+    more = dict.fromkeys(sizes_of, 7)
+    assert examples_to(insight, more) == []  # one size says nothing
+
+
+def test_where_no_number_of_examples_will_do_it_says_so(tmp_path: Path) -> None:
+    weak = {f"weak|examples_per_language={n}": Arm(0.5) for n in (8, 500)}
+    page = report(write_study(tmp_path / "a", weak, seeds=(0,))).read_text(encoding="utf-8")
+    assert "With none of these numbers does a way keep 90 % of its teacher" in page
+    assert 'id="sized"' not in page
+
+
+def test_ways_are_described_in_words(tmp_path: Path) -> None:
+    arms = {**GRID, **REFITTED, "odd": Arm(0.9, objective="kl T=2")}
+    folder = write_study(tmp_path / "a", arms, seeds=(0,))
+    for path in (folder / "runs").glob("*/record.json"):
+        record = read_record(path)
+        if record.name.startswith("refitted-labels"):
+            replace(record, curve=()).write(path)
+    told = {line.way: line.about for line in lines(look_into(folder))}
+    assert told["scratch-labels"] == "fresh weights; learns labels"
+    assert told["base-mse"] == "copied from the base; learns the teacher's logits (mse)"
+    assert told["refitted-labels"] == "copied from the teacher, refitted; untrained"
+    assert told["odd"].endswith("learns kl T=2")
+    assert told["odd"] in report(folder).read_text(encoding="utf-8")
+
+
+def test_all_rows_are_a_size_too(out: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(out, tmp_path / "a")
+    for path in (folder / "runs").glob("*/record.json"):
+        record = read_record(path)
+        is_all = "=500" in record.name
+        name = record.name.replace("=500", "=None")
+        replace(record, name=name, train_rows=900 if is_all else 24).write(path)
+    runs = (folder / "runs.json").read_text().replace("=500", "=None")
+    (folder / "runs.json").write_text(runs)
+    page = report(folder).read_text(encoding="utf-8")
+    specs = json.loads(page.partition("const SPECS = ")[2].partition(";\n")[0])
+    drawn = {row["examples"] for row in specs["sizes"]["data"]["values"] if "examples" in row}
+    assert drawn == {8, 300}
+
+
+def test_all_commits_and_machines_are_named(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", GRID)
+    for i, path in enumerate(sorted((folder / "runs").glob("*/record.json"))):
+        record = read_record(path)
+        hardware = {**record.hardware, "processor": f"processor {i % 2}"}
+        replace(record, commit=f"commit{i % 3}", hardware=hardware).write(path)
+    page = report(folder).read_text(encoding="utf-8")
+    made = page.partition("How it was made")[2].partition("</p>")[0]
+    assert all(f"processor {i}, 2 cores" in made for i in (0, 1))
+    assert "commits " in made
+    assert all(made.count(f"commit{i}") == 1 for i in range(3))
 
 
 def test_points_are_written_with_their_interval() -> None:

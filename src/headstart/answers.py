@@ -7,14 +7,28 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from headstart.metrics import main_metric
-from headstart.tables import percent, rising
+from headstart.tables import percent, rising, sizeless
 
 if TYPE_CHECKING:
-    from headstart.attribution import Attribution
+    from collections.abc import Mapping, Sequence
+
+    from headstart.attribution import Attribution, Way
     from headstart.insight import Insight
     from headstart.stats import Estimate
     from headstart.tables import Column
 
+STARTS = {
+    "scratch": "fresh weights",
+    "base": "copied from the base",
+    "teacher": "copied from the teacher",
+    "permuted": "the teacher's values, shuffled",
+    "general": "general distillation of the base first",
+}
+LEARNS = {
+    "labels": "labels",
+    "mse": "the teacher's logits (mse)",
+    "kl": "the teacher's answers (kl)",
+}
 SHARES = (0.90, 0.95, 0.99)  # of the teacher, that a student's dev score may reach
 
 
@@ -22,6 +36,7 @@ class Line(NamedTuple):
     """One way of making a student: what it keeps, and when."""
 
     way: str
+    about: str
     trained_on: str
     kept: str
     zero_shot: str
@@ -69,8 +84,10 @@ def answer(insight: Insight) -> list[str]:
 def _credit(insight: Insight, found: Attribution) -> list[str]:
     start, told = found.part("initialization"), found.part("distillation")
     setting = f" ({found.setting})" if found.setting else ""
+    read = {way.name for way in found.ways}
+    columns = [column for column in insight.table.columns if column.name in read]
     said = [
-        f"From {found.first.arm} to {found.last.arm}{setting}, the score rises by "
+        f"From {found.first.arm} to {found.last.arm}{setting},{_after(columns)} the score rises by "
         f"{points(found.whole.trained_on)} points on {insight.trained}: initialization "
         f"brings {points(start.trained_on)}, distillation {points(told.trained_on)}."
     ]
@@ -79,12 +96,24 @@ def _credit(insight: Insight, found: Attribution) -> list[str]:
             f"On zero-shot languages it rises by {points(found.whole.zero_shot)}: initialization "
             f"brings {points(start.zero_shot)}, distillation {points(told.zero_shot)}."
         )
-    read = {way.name for way in found.ways}
-    columns = [column for column in insight.table.columns if column.name in read]
     if still := rising(columns):
         said.append(f"More steps may change it: {'; '.join(still)}.")
     marked = [column for column in columns if column.marks]
     return said + [f"Do not lean on it: {c.name} is marked {', '.join(c.marks)}." for c in marked]
+
+
+def _after(columns: Sequence[Column]) -> str:
+    """Say how many steps all ways took; nothing where they took other numbers, or none."""
+    taken = {int(r.curve[-1]["step"] or 0) if r.curve else 0 for c in columns for r in c.records}
+    return f" after {taken.pop():,} steps each," if len(taken) == 1 and taken != {0} else ""
+
+
+def about(way: Way, column: Column) -> str:
+    """Say in words how a way makes its student."""
+    start = STARTS.get(way.source, way.source) + (", refitted" if way.refitted else "")
+    if not any(record.curve for record in column.records):
+        return f"{start}; untrained"
+    return f"{start}; learns {LEARNS.get(way.objective, way.objective)}"
 
 
 def _mean(insight: Insight, column: Column) -> float | None:
@@ -107,7 +136,8 @@ def _line(insight: Insight, column: Column) -> Line:
     worst = max(each, key=lambda lang: each[lang].below.value, default="")
     drop = f"{worst} {points(each[worst].below)}" if worst else "-"
     return Line(
-        column.name, scores[0], shares[0], scores[1], shares[1], drop,
+        column.name, about(insight.way_of(column), column),
+        scores[0], shares[0], scores[1], shares[1], drop,
         tuple(steps_to(column, share) for share in SHARES),
         "-" if column.rise is None else f"{100 * column.rise:.1f}", ", ".join(column.marks),
     )  # fmt: skip
@@ -133,6 +163,41 @@ def steps_to(column: Column, share: float) -> str:
     ]
     known = [step for step in reached if step is not None]
     return f"{fmean(known):,.0f}" if len(known) == len(reached) else "-"
+
+
+def examples_to(insight: Insight, examples: Mapping[str, int]) -> list[tuple[str, ...]]:
+    """Say from how many examples a language on, of those tried, ways keep shares of their teacher.
+
+    Args:
+        insight: The study.
+        examples: A language's training examples, by way.
+
+    Returns:
+        A row for each way that was tried with several: its name, and a number for each of SHARES.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for column in insight.table.columns:
+        taught = _mean(insight, insight.teacher_of(column))
+        if column.name in examples and taught:
+            share = (_mean(insight, column) or 0.0) / taught
+            found.setdefault(sizeless(column.name), {})[examples[column.name]] = share
+    return [
+        (way, *(f"{min(reached):,}" if (reached := [n for n in kept if kept[n] >= share]) else "-"
+                for share in SHARES))
+        for way, kept in found.items()
+        if len(kept) > 1
+    ]  # fmt: skip
+
+
+def against(insight: Insight) -> list[tuple[str, str, str]]:
+    """Hold every way against the baseline: points on both kinds of languages."""
+    rows: list[tuple[str, str, str]] = []
+    for column in insight.table.columns:
+        found = [insight.against(column, zero_shot=kind) for kind in (False, True)]
+        if column is not insight.baseline and found[0] is not None:
+            told = [points(one, sign=True) if one else "-" for one in found]
+            rows.append((column.name, told[0], told[1]))
+    return rows
 
 
 def other_gains(insight: Insight) -> list[tuple[str, ...]]:

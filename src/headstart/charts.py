@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 
 from headstart.metrics import main_metric
-from headstart.tables import cells, percent
+from headstart.tables import cells, percent, sizeless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,7 +126,7 @@ def heat(insight: Insight) -> Spec:
 
 
 def curves(columns: Sequence[Column]) -> Spec:
-    """Draw dev scores over steps, a line a seed; untrained scores are step 0."""
+    """Draw dev scores over steps: means over seeds, each seed faint; untrained ones are step 0."""
     rows = [
         {
             "arm": _arm(column),
@@ -146,12 +146,18 @@ def curves(columns: Sequence[Column]) -> Spec:
         y=alt.Y("dev:Q", title="dev score, percent"),
         color=_coloured("arm", [_arm(column) for column in columns]),
         detail=["way:N", "seed:N"],
-        opacity=alt.condition(picked, alt.value(1.0), alt.value(0.12)),
         tooltip=["way:N", "seed:N", "step:Q", alt.Tooltip("dev:Q", format=".1f")],
     )
-    lines = both.properties(data=alt.Data(values=rows)).mark_line(
-        point=alt.OverlayMarkDef(size=18)
-    ).add_params(picked)  # fmt: skip
+    faint, full = (alt.condition(picked, alt.value(x), alt.value(0.08)) for x in (0.3, 1.0))
+    seeds = both.encode(opacity=faint).mark_line(strokeWidth=1)
+    means = both.encode(
+        y="mean(dev):Q",
+        detail="way:N",
+        opacity=full,
+        tooltip=["way:N", "step:Q", alt.Tooltip("mean(dev):Q", format=".1f", title="mean dev")],
+    ).mark_line(point=alt.OverlayMarkDef(size=18))
+    lines = [one.properties(data=alt.Data(values=rows)) for one in (seeds, means)]
+    lines[0] = lines[0].add_params(picked)
     untrained = [row for row in rows if row["step"] == 0]  # a way without training is this alone
     dots = both.properties(data=alt.Data(values=untrained)).mark_circle(size=70)
     rule = (
@@ -159,7 +165,7 @@ def curves(columns: Sequence[Column]) -> Spec:
         .mark_rule(strokeDash=[5, 4])
         .encode(y="dev:Q", tooltip=["what:N", alt.Tooltip("dev:Q", format=".1f")])
     )
-    return _spec(alt.layer(lines, dots, rule).properties(width="container", height=300))
+    return _spec(alt.layer(*lines, dots, rule).properties(width="container", height=300))
 
 
 def points_of(column: Column, seed: int) -> list[tuple[float, float]]:
@@ -189,16 +195,14 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
         (row for row in table.rows if row.kind == "trained"), key=lambda row: row.teachers[0] or 0.0
     )[:3]
     groups = {
-        "trained on": [row.label for row in table.rows if row.kind == "trained"],
+        table.kinds[0]: [row.label for row in table.rows if row.kind == "trained"],
         f"weakest of them ({', '.join(row.label for row in weakest)})": [r.label for r in weakest],
         "zero-shot": [row.label for row in table.rows if row.kind == "zero-shot"],
     }
     for column in table.columns:
         if column.name not in examples:
             continue
-        arm = "|".join(
-            part for part in column.name.split("|") if "examples_per_language" not in part
-        )
+        arm = sizeless(column.name)
         for group, languages in groups.items():
             scores = [s for lang in languages if (s := column.score(lang)) is not None]
             if scores:
@@ -217,12 +221,13 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
         .transform_filter("isValid(datum.score)")
         .mark_line(point=True)
         .encode(
-            x=alt.X("examples:Q", scale=alt.Scale(type="log"), title="examples a language"),
+            x=alt.X("examples:Q", scale=alt.Scale(type="log"), title="examples a language",
+                    axis=alt.Axis(values=sorted({*examples.values()}), format=",d")),
             y=alt.Y("score:Q", title="score on test, percent"),
             color=_coloured("way", [str(row["way"]) for row in rows]),
             tooltip=["way:N", "examples:Q", alt.Tooltip("score:Q", format=".1f")],
         )
-    )
+    )  # fmt: skip
     rule = (
         alt.Chart()
         .transform_filter("isValid(datum.teacher)")
@@ -238,11 +243,11 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
 
 def worth(insight: Insight) -> Spec:
     """Draw quality over cost: multiplications a token, with size as area."""
-    rows: list[dict[str, object]] = []
+    rows, kinds = list[dict[str, object]](), insight.table.kinds
     for column in (*insight.table.teachers, *insight.table.columns):
         record = column.records[0]
         teacher, own = record.shape["teacher"], record.shape[column.model]
-        for kind, languages in (("trained on", record.languages), ("zero-shot", record.zero_shot)):
+        for kind, languages in zip(kinds, (record.languages, record.zero_shot), strict=False):
             scores = [s for lang in languages if (s := column.score(lang)) is not None]
             if scores:
                 rows.append(
@@ -266,7 +271,7 @@ def worth(insight: Insight) -> Spec:
                      alt.Tooltip("megabytes:Q", format=".0f")],
         )
         .properties(width=300, height=260)
-        .facet(column=alt.Column("kind:N", title=None, sort=["trained on", "zero-shot"]))
+        .facet(column=alt.Column("kind:N", title=None, sort=[*kinds]))
     )  # fmt: skip
 
 
@@ -280,7 +285,9 @@ def _arm(column: Column) -> str:
 
 def _coloured(name: str, ways: Sequence[str]) -> alt.Color:
     """Colour ways by their place, so that one has the same colour in every chart."""
-    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=260, symbolLimit=0)
+    legend = alt.Legend(
+        title=None, orient="bottom", columns=2, labelLimit=260, symbolLimit=0, symbolOpacity=1
+    )
     return alt.Color(f"{name}:N", scale=alt.Scale(domain=[*dict.fromkeys(ways)]), legend=legend)
 
 

@@ -52,6 +52,7 @@ class Insight:
             there are no predictions to draw from.
         attributions: What the grid allows.
         missing: Why there is no bootstrap.
+        baseline: The column that the recipe names as its baseline.
     """
 
     table: Table
@@ -59,12 +60,22 @@ class Insight:
     bootstrap: Bootstrap | None
     attributions: tuple[Attribution, ...]
     missing: str | None = None
+    baseline: Column | None = None
 
     @property
     def trained(self) -> str:
         """Say which languages the means that are not zero-shot are over."""
-        some = any(record.learned_from for c in self.table.columns for record in c.records)
-        return "the languages of data.languages" if some else "the languages trained on"
+        kind = self.table.kinds[0]
+        return "the languages trained on" if kind == "trained on" else kind
+
+    @property
+    def languages(self) -> str:
+        """Count the languages, by what was learned from them."""
+        named, unseen = len(self.first.languages), len(self.first.zero_shot)
+        lacking = sum(bool(row.note) and row.kind == "trained" for row in self.table.rows)
+        told = [f"{named - lacking} language{'s' * (named - lacking != 1)} trained on"]
+        told += [f"{lacking} more of the recipe's, without training text"] if lacking else []
+        return ", ".join([*told, f"{unseen} zero-shot"] if unseen else told)
 
     @property
     def fewer(self) -> list[str]:
@@ -78,17 +89,35 @@ class Insight:
         """Any run, for what all have in common."""
         return self.table.columns[0].records[0]
 
+    def way_of(self, column: Column) -> Way:
+        """Find what a column is."""
+        return self.ways[self.table.columns.index(column)]
+
     def teacher_of(self, column: Column) -> Column:
         """Find a column's teacher."""
         return self.table.teachers[self.table.taught[self.table.columns.index(column)]]
 
     def kept(self, column: Column, *, zero_shot: bool) -> Kept | None:
         """Say what a way keeps over a kind of languages; None where there is nothing to say."""
-        if self.bootstrap is None:
-            return None
-        unseen = np.array([lang in self.first.zero_shot for lang in self.bootstrap.languages])
-        rows = np.flatnonzero(unseen == zero_shot)
+        rows = self._rows(zero_shot=zero_shot)
         return self._kept(column, [rows])[0] if len(rows) else None
+
+    def against(self, column: Column, *, zero_shot: bool) -> Estimate | None:
+        """Say how far a way is above the baseline over a kind of languages; None if unknown."""
+        rows = self._rows(zero_shot=zero_shot)
+        if self.baseline is None or self.bootstrap is None or not len(rows):
+            return None
+
+        def gain(ours: Floats, theirs: Floats) -> Floats:
+            return (ours[rows] - theirs[rows]).mean(0)
+
+        return self.bootstrap.estimate([column.name, self.baseline.name], gain)[0]
+
+    def _rows(self, *, zero_shot: bool) -> NDArray[np.int64]:
+        """Find the bootstrap's languages of a kind."""
+        known = () if self.bootstrap is None else self.bootstrap.languages
+        unseen = np.array([lang in self.first.zero_shot for lang in known], bool)
+        return np.flatnonzero(unseen == zero_shot)
 
     def kept_by_language(self, column: Column) -> dict[str, Kept]:
         """Say what a way keeps in each language; nothing where there is no bootstrap."""
@@ -133,7 +162,9 @@ def look_into(out: str | Path) -> Insight:
     attributions = (
         attribute(ways, bootstrap, table.columns[0].records[0].zero_shot) if bootstrap else []
     )
-    return Insight(table, ways, bootstrap, tuple(attributions), missing)
+    named = _recipe(out / "study.yaml").get("baseline")
+    baseline = next((column for column in table.columns if column.name == named), None)
+    return Insight(table, ways, bootstrap, tuple(attributions), missing, baseline)
 
 
 def place_of(out: Path, record: Record) -> Path:
@@ -156,7 +187,7 @@ def _counts(
 
 def _ways(out: Path, columns: Sequence[Column]) -> tuple[Way, ...]:
     """Say what each column is, and what tells its setting from that of others."""
-    plain = [_recipe(place_of(out, column.records[0])) for column in columns]
+    plain = [_recipe(place_of(out, c.records[0]) / "recipe.yaml") for c in columns]
     inits = [
         {} if column.records[0].source in FRESH else flat(cast("Tree", tree.get("init") or {}))
         for column, tree in zip(columns, plain, strict=True)
@@ -182,9 +213,8 @@ def _differing(plain: Sequence[Mapping[str, str]]) -> list[str]:
     ]
 
 
-def _recipe(run: Path) -> Tree:
-    """Read a run's resolved recipe; nothing where there is none."""
-    path = run / "recipe.yaml"
+def _recipe(path: Path) -> Tree:
+    """Read a resolved recipe; nothing where there is none."""
     tree = parse(path.read_text(encoding="utf-8"), where=str(path)) if path.exists() else {}
     return cast("Tree", tree) if isinstance(tree, dict) else {}
 

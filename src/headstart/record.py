@@ -74,9 +74,9 @@ class Record:
         learned_from: Languages whose rows the student learned from; none stands for all.
         best_step: Whose weights were kept; 0 is the untrained student. None: not known.
         text_left_out: Unlabelled texts that stand in dev or test too, and were not read.
-        refit: What became of each map and norm: name, ridge (None: left as it was), and the share
-            of the teacher's variance that is unexplained, before and after, on the text that was
-            fitted to and held_out.
+        refit: Of each map and norm: name, ridge (None: left as it was), and the share of the
+            teacher's variance unexplained before and after, on text fitted to and held_out.
+        train_rows: Labelled rows that the student learned from. None: not known.
     """
 
     signature: str
@@ -109,6 +109,7 @@ class Record:
     learned_from: tuple[str, ...] = ()
     best_step: int | None = None
     refit: tuple[Mapping[str, object], ...] = ()
+    train_rows: int | None = None
 
     def to_json(self) -> str:
         """Write the record as JSON; numbers that are not finite become null."""

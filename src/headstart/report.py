@@ -11,10 +11,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from headstart import charts
-from headstart.answers import SHARES, answer, lines, other_gains, part_rows
+from headstart.answers import (
+    SHARES,
+    against,
+    answer,
+    examples_to,
+    lines,
+    other_gains,
+    part_rows,
+)
 from headstart.folders import atomic_write
 from headstart.insight import look_into, place_of
-from headstart.tables import AVERAGES, all_remarks, heads, percent
+from headstart.tables import all_remarks, heads, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,7 +58,11 @@ def report(out: str | Path) -> Path:
         answer=answer(insight),
         parts=[(found, part_rows(found)) for found in insight.attributions[:1]],
         others=other_gains(insight),
-        lines=lines(insight),
+        against=against(insight),
+        sized=examples_to(insight, _examples(insight)),
+        lines=(told := lines(insight)),
+        reached=[i for i in range(len(SHARES)) if any(line.steps[i] != "-" for line in told)],
+        made=_made(insight),
         shares=SHARES,
         remarks=all_remarks(table.columns),
         seeds=sorted({record.seed for column in table.columns for record in column.records}),
@@ -68,12 +80,10 @@ def _specs(insight: Insight) -> dict[str, Any]:
     """Draw all pictures that the study has data for, by the place that they have on the page."""
     table = insight.table
     averages = {row.label: row for row in table.rows if row.kind == "average"}
+    kinds = {kind: averages[f"mean, {kind}"] for kind in table.kinds if f"mean, {kind}" in averages}
     specs: dict[str, Any] = {}
     for found in insight.attributions[:1]:
         at = [column.name for column in table.columns].index(found.first.name)
-        kinds = {
-            kind: averages[f"mean, {kind}"] for kind in AVERAGES if f"mean, {kind}" in averages
-        }
         start = {kind: row.scores[at] or 0.0 for kind, row in kinds.items()}
         teacher = {kind: row.teachers[table.taught[at]] or 0.0 for kind, row in kinds.items()}
         specs["waterfall"] = charts.waterfall(found, start, teacher)
@@ -88,14 +98,33 @@ def _specs(insight: Insight) -> dict[str, Any]:
 
 
 def _examples(insight: Insight) -> dict[str, int]:
-    """Find how many examples a language each way was trained on."""
+    """Find how many labelled examples a language each way was trained on, in the mean."""
     found: dict[str, int] = {}
     for column in insight.table.columns:
-        for part in column.name.split("|"):
+        first = column.records[0]
+        if first.train_rows is not None:
+            found[column.name] = round(
+                first.train_rows / len(first.learned_from or first.languages)
+            )
+            continue
+        for part in column.name.split("|"):  # a record of before
             key, _, value = part.partition("=")
             if key.endswith("examples_per_language") and value.isdigit():
                 found[column.name] = int(value)
     return found
+
+
+def _made(insight: Insight) -> dict[str, list[str]]:
+    """List the machines, versions and commits of all runs, each once."""
+    runs = [record for column in insight.table.columns for record in column.records]
+    machines = (
+        f"{r.hardware['processor']}, {r.hardware['cores']} cores, {r.hardware['system']}"
+        for r in runs
+    )
+    versions = (f"{name} {version}" for r in runs for name, version in r.versions.items())
+    commits = (record.commit for record in runs if record.commit)
+    found = {"machines": machines, "versions": versions, "commits": commits}
+    return {name: list(dict.fromkeys(some)) for name, some in found.items()}
 
 
 def _recipe(out: Path, insight: Insight) -> str:

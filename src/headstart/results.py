@@ -149,6 +149,7 @@ def record_of(
         learned_from=recipe.train.languages or (),
         best_step=trained.progress.best_step,
         refit=tuple(asdict(fitted) for fitted in trained.fitted),
+        train_rows=corpus.splits["train"].num_rows,
     )
 
 

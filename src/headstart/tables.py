@@ -15,8 +15,9 @@ from headstart.record import Record, read_record, read_runs, remarks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-AVERAGES = ("trained on", "zero-shot")
-RISING = 0.02  # of dev score, in the last quarter of the steps: more steps may turn an answer
+# More steps may turn an answer where dev rose so much in the last quarter of them, or by such a
+# share of the best: ways that do not know the task yet have small scores, and rise slowly.
+RISING, OF_BEST = 0.02, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,12 @@ class Column:
         return fmean(gains) if gains else None
 
     @property
+    def still_rises(self) -> bool:
+        """Whether more steps may turn what this way is found to be worth."""
+        best = max((p["dev"] or 0.0 for r in self.records for p in r.curve), default=0.0)
+        return self.rise is not None and self.rise >= min(RISING, OF_BEST * best) > 0
+
+    @property
     def seconds(self) -> float:
         """Mean time of a run: making, repairing, choosing the learning rate, and training."""
         made = ("init_seconds", "refit_seconds", "general_seconds")
@@ -64,6 +71,7 @@ class Row:
     kind: str  # trained, zero-shot or average
     teachers: tuple[float | None, ...]
     scores: tuple[float | None, ...]
+    note: str = ""  # what stands beside a language
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,27 @@ class Table:
     taught: tuple[int, ...]  # the place of each column's teacher in `teachers`
     rows: tuple[Row, ...]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Name the languages that are not zero-shot, and the others, where there are some."""
+        first = self.columns[0].records[0]
+        return (
+            (_trained(self.columns), "zero-shot") if first.zero_shot else (_trained(self.columns),)
+        )
+
+
+def _trained(columns: Sequence[Column]) -> str:
+    """Name the languages of `data.languages`, which some ways may not have learned from."""
+    some = any(record.learned_from for column in columns for record in column.records)
+    return "the recipe's languages" if some else "trained on"
+
+
+def _unlearned(columns: Sequence[Column]) -> set[str]:
+    """Find the languages of `data.languages` that no student learned from."""
+    runs = [record for column in columns for record in column.records]
+    learned = {code for run in runs for code in run.learned_from or run.languages}
+    return {code for run in runs for code in run.languages} - learned
+
 
 def _rise(record: Record) -> float | None:
     points = [(p["step"] or 0, p["dev"] or 0.0) for p in record.curve]
@@ -86,10 +115,11 @@ def _rise(record: Record) -> float | None:
 
 def rising(columns: Iterable[Column]) -> list[str]:
     """Say which ways had not stopped rising at their last step."""
-    still = [(c.name, c.rise) for c in columns if c.rise is not None and c.rise >= RISING]
     return [
-        f"{name} had not stopped rising: {100 * rise:+.1f} points on dev in its last quarter"
-        for name, rise in still
+        f"{c.name} had not stopped rising: {100 * (c.rise or 0.0):+.1f} points on dev in its last "
+        f"quarter"
+        for c in columns
+        if c.still_rises
     ]
 
 
@@ -100,7 +130,7 @@ def heads(table: Table) -> list[str]:
 
 def cells(row: Row) -> list[str]:
     """Write a row: its label, then the scores of teachers and columns in percent."""
-    label = f"{row.label} (zero-shot)" if row.kind == "zero-shot" else row.label
+    label = f"{row.label} ({row.note})" if row.note else row.label
     return [label, *map(percent, (*row.teachers, *row.scores))]
 
 
@@ -166,24 +196,40 @@ def tabulate(records: Sequence[Record]) -> Table:
         Column(name if plain.count(name) == 1 else f"{name}, teacher {place + 1}", group)
         for name, place, group in zip(plain, taught, ways.values(), strict=True)
     )
+    unlearned = _unlearned(columns)
     rows = [
         Row(
             code,
             kind,
             tuple(t.score(code) for t in teachers),
             tuple(c.score(code) for c in columns),
+            note if kind == "zero-shot" or code in unlearned else "",
         )
-        for kind, languages in (("trained", first.languages), ("zero-shot", first.zero_shot))
+        for kind, languages, note in (
+            ("trained", first.languages, "no training text"),
+            ("zero-shot", first.zero_shot, "zero-shot"),
+        )
         for code in languages
         if any(t.score(code) is not None for t in teachers)
     ]
-    return Table(main_metric(first.task), teachers, columns, taught, (*rows, *_averages(rows)))
+    return Table(
+        main_metric(first.task),
+        teachers,
+        columns,
+        taught,
+        (*rows, *_averages(rows, _trained(columns))),
+    )
 
 
 def column_name(record: Record) -> str:
     """Name a run without its seed."""
     parts = [part for part in record.name.split("|") if not part.startswith("seed=")]
     return "|".join(parts) or f"{record.source}, {record.objective}"
+
+
+def sizeless(name: str) -> str:
+    """Name a way without how many examples it had."""
+    return "|".join(part for part in name.split("|") if "examples_per_language" not in part)
 
 
 def _teacher_key(record: Record) -> str:
@@ -201,8 +247,8 @@ def _grouped(
     return {name: tuple(group) for name, group in groups.items()}
 
 
-def _averages(rows: Sequence[Row]) -> Iterable[Row]:
-    for label, kind in zip(AVERAGES, ("trained", "zero-shot"), strict=True):
+def _averages(rows: Sequence[Row], trained: str) -> Iterable[Row]:
+    for label, kind in ((trained, "trained"), ("zero-shot", "zero-shot")):
         some = [row for row in rows if row.kind == kind]
         if some:
             teachers = zip(*(row.teachers for row in some), strict=True)
