@@ -179,6 +179,13 @@ def names_in(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir()}
 
 
+def test_others_may_read_a_saved_folder(tmp_path: Path) -> None:
+    save_model(tiny_model("bert"), tiny_tokenizer(), tmp_path / "out")
+    places = [tmp_path / "out", *(tmp_path / "out").iterdir()]
+    assert len(places) > 3
+    assert all(place.stat().st_mode & 0o044 == 0o044 for place in places)
+
+
 def test_a_saved_folder_holds_no_pickle_and_no_path(tmp_path: Path) -> None:
     made = make_student(tiny_model("bert"), shape={"layers": 2})
     save_model(made.model, tiny_tokenizer(), tmp_path / "out", selection=made.selection)
@@ -376,7 +383,7 @@ def test_faults_are_found_before_weights_are_read(stored: Path, tmp_path: Path) 
     check_base(stored, task="tagging")
     check_base(stored, task="classification", teacher=opened)
     for task, labels in (("tagging", None), ("classification", ("a", "b"))):
-        with pytest.raises(HeadstartError, match=r"head is 'classification'|other labels"):
+        with pytest.raises(HeadstartError, match=r"head is 'classification'|the corpus lacks"):
             check_model(stored, task=task, labels=labels)
     save_model(tiny_model("electra", "none"), None, tmp_path / "electra")
     with pytest.raises(HeadstartError, match="the base is of type electra"):

@@ -17,8 +17,10 @@ from headstart import show
 from headstart.cli import app, command_name, main
 from headstart.document import parse
 from headstart.errors import HeadstartError
+from headstart.layout import Shape
 from headstart.loading import json_schema, load_recipe, shipped, to_yaml
 from headstart.machine import versions
+from headstart.selection import full
 from headstart.show import next_steps
 from headstart.tables import read_records
 from world import world
@@ -150,6 +152,28 @@ def test_the_next_steps_fit_what_was_made(tmp_path: Path) -> None:
     assert told[-1].endswith(f"bench {one / 'student'}")
 
 
+def test_the_next_steps_name_another_shape_the_teacher_and_the_best(tmp_path: Path) -> None:
+    grid = write_study(tmp_path / "a")
+    records = read_records(grid)
+    best = max(records, key=lambda r: r.summary["student"]["trained_on"]["accuracy"])
+    student = grid / "runs" / best.signature / "student"
+    (grid / "teachers" / "key" / "model").mkdir(parents=True)
+    first = grid / "runs" / records[0].signature / "student"
+    first.mkdir()
+    shape = Shape(12, 24, 4, 48)
+    chosen = full(shape).to_json()
+    (first / "selection.json").write_text(chosen, encoding="utf-8")
+    asked = ("student.layers=12", "seeds=[0]")
+    told = next_steps("headstart", ["study", "r.yaml"], asked, grid, records)
+    assert told[0].endswith(f"study r.yaml {grid}-6 --set 'seeds=[0]' --set student.layers=6")
+    made = grid / "teachers" / "key" / "model"
+    assert told[-1].endswith(f"bench {made} {student}")
+    recipe = student.parent / "recipe.yaml"
+    recipe.write_text("teacher: {model: my/teacher}\n", encoding="utf-8")
+    told = next_steps("headstart", ["study", "r.yaml"], asked, grid, records)
+    assert told[-1].endswith(f"bench my/teacher {student}")
+
+
 def test_a_study_can_be_listed_before_it_is_made(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("study", "paper-massive", tmp_path / "out", "--dry")
     assert code == 0
@@ -212,7 +236,9 @@ def test_options_of_a_step_are_checked_like_a_recipe(command: Command, tmp_path:
     assert code == 2
     for words in ("'taging' should be", "named twice: de", "needs the folder"):
         assert words in err
-    code, _, err = command("eval", "model", "--languages", "de", "--folder", tmp_path)
+    code, _, err = command(
+        "finetune", "model", tmp_path / "o", "--languages", "de", "--folder", tmp_path
+    )
     assert code == 2
     assert "give --task classification or --task tagging" in err
     code, _, err = command("init", "teacher", tmp_path / "out", "--set", "init.layers=evn")

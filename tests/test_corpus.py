@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headstart.corpus import Corpus, epoch_order, load_corpus
 from headstart.errors import HeadstartError
-from headstart.labels import check_labels, lacking
+from headstart.labels import check_known, check_labels, lacking
 from headstart.recipe import Data
 from headstart.sources import CORPORA, QUICKSTART_INTENTS
 
@@ -318,6 +318,19 @@ def test_a_label_that_train_lacks_is_a_slip_unless_it_is_listed(tmp_path: Path) 
     assert load(tmp_path, labels=("a", "b", "aa")).labels == ("a", "b", "aa")
 
 
+def test_each_unknown_label_is_named_once() -> None:
+    def rows(*labels: str) -> pa.Table:
+        return pa.table({"id": [str(i) for i in range(len(labels))], "label": labels})
+
+    names = [f"l{i:02}" for i in range(11)]
+    tables = {("de", "train"): rows("a"), ("de", "test"): rows("a", *names, *names)}
+    with pytest.raises(HeadstartError) as caught:
+        check_known(tables, "classification")
+    told = str(caught.value)
+    assert [told.count(f"'{name}'") for name in names] == [1] * 8 + [0] * 3
+    assert "the corpus, which has 3 more of them" in told
+
+
 def test_rows_that_nobody_reads_have_no_say(tmp_path: Path) -> None:
     """Train and dev of a zero-shot language: neither their faults nor their labels count."""
     build(tmp_path, texts, _put("label", 12, "aa"))
@@ -488,6 +501,9 @@ def test_labels_of_a_model_must_be_the_corpus_own() -> None:
         check_labels(("a", "b"), ("a", "c"), where="model m")
     with pytest.raises(HeadstartError, match="write their names into id2label"):
         check_labels(("a", "b"), ("LABEL_0", "LABEL_1"), where="model m")
+    with pytest.raises(HeadstartError, match=r"labels that the corpus lacks: \(c\)") as caught:
+        check_labels(("a", "b"), ("c", "b", "a"), where="model m")
+    assert caught.value.way_out == "set data.labels to the model's: [c, b, a]"
     many = [f"l{i}" for i in range(9)]
     with pytest.raises(HeadstartError, match=r"l7, … 9 in all\)"):
         check_labels(many, many[::-1], where="model m")

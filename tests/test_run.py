@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from headstart import packed
 from headstart.checking import apply
+from headstart.checkup import check
 from headstart.errors import HeadstartError
 from headstart.recipe import Term
 from headstart.record import Record, read_record, remarks
@@ -22,7 +23,7 @@ from headstart.report import report
 from headstart.run import run, run_signature
 from headstart.selection import Selection
 from headstart.stages import base_of
-from headstart.steps import check, distil
+from headstart.steps import distil
 from headstart.student import make_student
 from world import LABELS, ROWS, world, write_base
 

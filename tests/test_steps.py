@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from headstart import forecast, steps
+from headstart import checkup, forecast, steps
 from headstart.checkpoint import save_model
+from headstart.checkup import check, told
 from headstart.errors import HeadstartError
 from headstart.forecast import describe, estimate, how_long
 from headstart.loading import apply
 from headstart.stages import open_text
-from headstart.steps import check, distil, evaluate_model, finetune
+from headstart.steps import distil, evaluate_model, finetune
 from headstart.study import plan_runs, to_time
 from tiny import tiny_model, tiny_tokenizer
 from world import LABELS, world, write_texts
@@ -129,6 +131,25 @@ def test_inputs_beyond_the_positions_are_refused(made: tuple[Recipe, Path], tmp_
     assert evaluate_model(str(few), task=task, data=cut.model_dump(mode="json")) == scores
     with pytest.raises(HeadstartError, match="did you mean 'languages'"):
         evaluate_model(str(few), task=task, data={"corpus": "local", "langages": ["aa"]})
+
+
+def test_a_model_that_knows_its_labels_is_scored_on_test_rows_alone(
+    made: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    recipe, tuned = made
+    scores = evaluate_model(str(tuned), task=recipe.task, data=recipe.data)
+    folder = tmp_path / "texts"
+    shutil.copytree(Path(str(recipe.data.folder)), folder)
+    for path in folder.glob("*.jsonl"):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if '"test"' in line), encoding="utf-8")
+    alone = recipe.data.model_copy(update={"folder": folder})
+    assert evaluate_model(str(tuned), task=recipe.task, data=alone) == scores
+    unnamed = tmp_path / "unnamed"
+    labels = [f"LABEL_{i}" for i in range(len(LABELS))]
+    save_model(tiny_model("bert", labels=labels), tiny_tokenizer(), unnamed)
+    with pytest.raises(HeadstartError, match="no train rows"):
+        evaluate_model(str(unnamed), task=recipe.task, data=alone)
 
 
 # --- check finds every fault ---
@@ -373,6 +394,23 @@ def test_no_more_text_is_counted_than_there_is(made: tuple[Recipe, Path]) -> Non
     assert told[1] == pytest.approx(told[2])
 
 
+def test_a_small_folder_of_text_is_not_counted_for_more_than_it_is(
+    made: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    train = int(text.splits["train"].lengths.sum())
+
+    def told(**changed: object) -> float:
+        recipe = apply(made[0], {"init.refit": {"tokens": 10**9}, **changed})
+        return estimate([recipe], str(made[1]), text)[0]["refit"]
+
+    bare = told()
+    assert told(**{"data.text": str(tmp_path)}) == pytest.approx(bare)  # nothing is there
+    (tmp_path / "aa.txt").write_text("x" * 3000, encoding="utf-8")
+    (tmp_path / "zz.txt").write_text("x" * 9000, encoding="utf-8")  # of no language named
+    assert told(**{"data.text": str(tmp_path)}) == pytest.approx(bare * (train + 1500) / train)
+
+
 def test_text_of_other_languages_is_not_counted(made: tuple[Recipe, Path]) -> None:
     text = open_text(made[0].data, made[0].task, tiny_tokenizer())
     train, names = text.splits["train"], made[0].data.languages
@@ -387,11 +425,39 @@ def test_text_of_other_languages_is_not_counted(made: tuple[Recipe, Path]) -> No
         assert share == pytest.approx(count / sum(pieces))
 
 
+def test_check_tells_how_much_text_there_is_and_what_lacks_it(
+    made: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "aa.txt").write_text("wake me\n" * 400, encoding="utf-8")
+    asked = {"init.refit": {"tokens": 600}, "teacher.model": str(made[1])}
+    seeds = {"seeds": [0, 1], "data.zero_shot": ["cc"], "data.languages": ["aa", "bb"],
+             "data.max_length": 40}  # fmt: skip
+    (line, second) = check(apply(made[0], {**asked, **seeds, "data.text": str(tmp_path)})).looked
+    assert second.startswith("text for init.measure_tokens: ")
+    found = re.fullmatch(
+        r"text for init\.refit: (\d+) of 600 tokens(, all that there is)?; "
+        r"none in cc \(data\.text names a folder of it\)", line,
+    )  # fmt: skip
+    assert found is not None
+    assert found[2] is None or int(found[1]) < 540
+    (line, _) = check(apply(made[0], {**asked, "init.refit.tokens": 10**6})).looked
+    assert ", all that there is" in line
+    assert check(made[0]).looked == ()
+
+
+def test_train_rows_that_are_in_test_have_a_way_out(made: tuple[Recipe, Path]) -> None:
+    found = replace(check(made[0]), leaks=3)
+    assert "train too: 3 (data.drop_leaks=true leaves them out of train)" in told(found, made[0])[2]
+    dropping = apply(made[0], {"data.drop_leaks": True})
+    assert told(found, dropping)[2].endswith("train too: 3, left out of train")
+    assert told(replace(found, leaks=0), made[0])[2].endswith("train too: 0")
+
+
 def test_runs_that_read_the_same_texts_are_checked_once(
     made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Recipe] = []
-    monkeypatch.setattr(steps, "check_texts", lambda one, _: looked.append(one))
+    monkeypatch.setattr(checkup, "check_texts", lambda one, _: looked.append(one) or [])
     grid = {"train.max_steps": [1, 2, 3], "init.refit.tokens": [200, 300]}
     check(apply(made[0], {"seeds": [0, 1], "init.refit": {}, "grid": grid}))
     assert [one.init.refit and one.init.refit.tokens for one in looked] == [200, 300]

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from headstart.checkup import check
     from headstart.errors import HeadstartError
     from headstart.loading import load_recipe
     from headstart.recipe import Recipe
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from headstart.repair import refit
     from headstart.report import report
     from headstart.run import run
-    from headstart.steps import check, evaluate_model
+    from headstart.steps import evaluate_model
     from headstart.student import student_from
     from headstart.study import study
 
@@ -37,7 +38,7 @@ _ROOMS = {
     "HeadstartError": "errors",
     "Recipe": "recipe",
     "Record": "record",
-    "check": "steps",
+    "check": "checkup",
     "evaluate_model": "steps",
     "load_recipe": "loading",
     "refit": "repair",

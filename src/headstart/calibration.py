@@ -69,7 +69,8 @@ def unlabelled(corpus: Corpus, folder: Path | None) -> Unlabelled:
     if folder is None:
         return Unlabelled({})
     languages = (*corpus.languages, *corpus.zero_shot)
-    found = {name: _file_of(folder, name) for name in languages}
+    files = {name: _file_of(folder, name) for name in languages}
+    found = {name: read_texts(file) if file else [] for name, file in files.items()}
     if not any(found.values()):
         raise HeadstartError(
             f"there is no text in {folder} for {', '.join(languages)}",
@@ -120,14 +121,17 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _file_of(folder: Path, language: str) -> list[str]:
-    """Read a language's file, or that of the language without its country."""
-    for name in (language, language.replace("_", "-").split("-")[0]):
-        for ending in TEXT_READERS:
-            path = folder / f"{name}{ending}"
-            if path.exists():
-                return read_texts(path)
-    return []
+def _file_of(folder: Path, language: str) -> Path | None:
+    """Find a language's file, or that of the language without its country."""
+    names = (language, language.replace("_", "-").split("-")[0])
+    places = (folder / f"{name}{ending}" for name in names for ending in TEXT_READERS)
+    return next((path for path in places if path.exists()), None)
+
+
+def bytes_of_text(folder: Path, languages: Sequence[str]) -> int:
+    """Say how large the files of unlabelled text are."""
+    files = {_file_of(folder, language) for language in languages}
+    return sum(file.stat().st_size for file in files if file is not None)
 
 
 def read_texts(path: Path) -> list[str]:

@@ -11,11 +11,9 @@ import typer
 
 from headstart import verbs
 from headstart.errors import HeadstartError
-from headstart.verbs import Out, RecipeName, Settings
+from headstart.verbs import Made, Out, RecipeName, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from headstart.record import Record
 
 STOPPED = 130  # the exit code after Ctrl-C
@@ -67,7 +65,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="And leave.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it and exit."
+        ),
     ] = False,
 ) -> None:
     """Small multilingual students that start as a piece of their fine-tuned teacher."""
@@ -133,7 +134,7 @@ def study(
 
 
 @app.command()
-def report(out: Out) -> None:
+def report(out: Made) -> None:
     """Write one HTML page about a run's or study's folder."""
     from headstart.report import report as write_report
     from headstart.show import show_lines
@@ -143,22 +144,21 @@ def report(out: Out) -> None:
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="Folder of a run, or STUDY:WAY.")],
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help="Folder of a run, or STUDY:WAY, as its table names ways."),
+    ],
     second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     margin: Annotated[float, typer.Option(help="Points below which two are the same.")] = 1.0,
 ) -> None:
-    """Hold two ways of making a student against each other, language by language."""
+    """Compare two ways of making a student, by language."""
     from headstart.compare import compare as compare_ways
-    from headstart.compare import comparison_rows
+    from headstart.compare import comparison_note, comparison_rows
     from headstart.show import show_lines, show_table
 
     found = compare_ways(first, second, margin=margin / 100)
     show_table(*comparison_rows(found))
-    show_lines(
-        f"{found.names[1]} less {found.names[0]}, in points; intervals over seeds "
-        f"{', '.join(map(str, found.seeds[0]))} and {', '.join(map(str, found.seeds[1]))} and "
-        "test rows; p of swapping the answers to a row"
-    )
+    show_lines(comparison_note(found))
 
 
 @app.command()
@@ -167,19 +167,12 @@ def check(recipe: RecipeName, settings: Settings = None) -> None:
     from headstart.loading import load_recipe
 
     loaded = load_recipe(recipe, settings or ())  # its faults do not wait for torch
+    from headstart.checkup import check as check_recipe
+    from headstart.checkup import told
     from headstart.show import show_lines
-    from headstart.steps import check as check_recipe
 
     found = check_recipe(loaded)
-    rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
-    show_lines(
-        f"no fault: {found.runs} run{'s' if found.runs > 1 else ''}",
-        f"rows: {rows}",
-        *_lacking(found.lacking),
-        f"dev and test rows whose text is in train too: {found.leaks:,}",
-        f"words cut off by the maximum length: {found.truncated:,}",
-        f"time: {found.time}",
-    )
+    show_lines(*told(found, loaded))
 
 
 @app.command()
@@ -196,7 +189,17 @@ def plan(
     from headstart.show import show_lines, show_table
 
     groups = study_sizes(found)
-    head = ["model", "layers", "hidden", "heads", "ffn", "parameters", "vocabulary", "MB", "faster"]
+    head = [
+        "model",
+        "layers",
+        "hidden",
+        "heads",
+        "ffn",
+        "parameters",
+        "of them words",
+        "MB",
+        "faster",
+    ]
     rows = [
         [
             *map(str, (one.name, one.layers, one.hidden, one.heads, one.ffn)),
@@ -214,8 +217,8 @@ def plan(
         rows = [[*row, f"{times:.1f} x"] for row, times in zip(rows, taken, strict=True)]
         head = [*head, "measured"]
     show_table(head, rows)
-    timed = "; measured: the same on fresh weights, here" if head[-1] == "measured" else ""
-    show_lines(f"faster: than its teacher, by estimate{timed}")
+    timed = "; measured: timed here, with random weights" if head[-1] == "measured" else ""
+    show_lines(f"faster: than its teacher, by estimate{timed}; of them words: word embeddings")
 
 
 for _name, _verb in verbs.STEPS.items():
@@ -260,15 +263,6 @@ def show_recipe(recipe: RecipeName, settings: Settings = None) -> None:
     from headstart.loading import load_recipe, to_yaml
 
     typer.echo(to_yaml(load_recipe(recipe, settings or ())), nl=False)
-
-
-def _lacking(found: "Mapping[str, Sequence[str]]") -> list[str]:
-    """Say which labels languages have no train row of."""
-    told = [
-        f"{language} {len(names)} ({', '.join(names[:2])}{', …' * (len(names) > 2)})"
-        for language, names in found.items()
-    ]
-    return [f"labels with no train row in some languages: {'; '.join(told)}"] if told else []
 
 
 def _show_records(records: "list[Record]") -> None:

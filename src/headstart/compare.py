@@ -187,3 +187,13 @@ def comparison_rows(found: Comparison) -> tuple[list[str], list[list[str]]]:
         p = ["" if p is None else f"{p:.4f}" for p in (row.p, row.adjusted)]
         rows.append([row.label, *scores, points(row.gain, sign=True), *p, found.verdict(row)])
     return head, rows
+
+
+def comparison_note(found: Comparison) -> str:
+    """Say what the numbers of the table are."""
+    both = " and ".join(", ".join(map(str, seeds)) for seeds in found.seeds)
+    sure = f"95 % intervals over seeds {both} and test rows"
+    if any(len(seeds) == 1 for seeds in found.seeds):
+        sure = f"no interval over seeds where there is one (seeds {both})"
+    first, second = found.names
+    return f"{second} less {first}, in points; {sure}; p of swapping the answers to a row"

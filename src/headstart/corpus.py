@@ -93,7 +93,8 @@ def load_corpus(data: Data, task: str) -> Corpus:
     kept, leaks = _limited(data, tables, task)
     if gaps := _gaps(data, kept, raws):
         raise combine(gaps, where=f"corpus {data.corpus!r}")
-    splits = {split: _joined(kept, split, task, labels) for split in SPLIT_NAMES}
+    there = {split for _, split in kept}  # where nothing is trained on, test alone
+    splits = {s: _joined(kept, s, task, labels) for s in SPLIT_NAMES if s in there}
     return Corpus(
         task=task,
         labels=labels,

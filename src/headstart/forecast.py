@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from functools import cache
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from headstart import checkpoint
+from headstart.calibration import bytes_of_text
 from headstart.checking import apply
 from headstart.groundwork import measured_rules
 from headstart.objectives import needs_features, needs_teacher
@@ -41,6 +41,7 @@ UNDROPPED = 0.92  # a step without dropout, of one with it
 # A refit: forward passes of both models, and what a normal equation costs (in double precision)
 # for each multiply-add of its sum.
 REFIT_PASSES, REFIT_SUMS = 2.1, 6.9
+BYTES = 2  # of a file of text for each piece: compressed ones have as few
 BUSY = 0.6  # load for each processor from which on an estimate says so
 
 
@@ -130,12 +131,12 @@ def seconds_for(
 
 
 def _there(recipe: Recipe, text: Text, languages: Sequence[str] | None) -> float:
-    """Count the pieces that may be looked at; a folder of text is taken to hold what is asked."""
-    if recipe.data.text is not None:
-        return math.inf
-    train = text.splits["train"]
-    codes = [train.languages.index(name) for name in languages or train.languages]
-    return float(train.lengths[np.isin(train.language_ids, codes)].sum())
+    """Count the pieces that may be looked at; in a folder of text, from the size of its files."""
+    train, folder = text.splits["train"], recipe.data.text
+    names = languages or train.languages
+    more = 0 if folder is None else bytes_of_text(folder, names) / BYTES
+    codes = [train.languages.index(name) for name in names]
+    return more + float(train.lengths[np.isin(train.language_ids, codes)].sum())
 
 
 def _step(train: Train, teacher: float, student: float) -> float:

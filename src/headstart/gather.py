@@ -212,7 +212,7 @@ def _check_columns(
     lacking = [" or ".join(reading.source.called(o)) for o in needed if o not in columns]
     if lacking:
         raise HeadstartError(
-            f"no column {', '.join(lacking)}",
+            f"no column {', '.join(lacking)}; the file has {', '.join(columns) or 'none'}",
             where=where,
             way_out="name the file's columns under data.columns; without a column for the split "
             "put files into folders train, dev and test",

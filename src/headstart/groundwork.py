@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     Prints = Callable[[Data, str, bool], Mapping[str, str]]
 
 
+ENOUGH = 0.9  # of the tokens that are asked for; texts are not cut to fit
+
+
 def measured_rules(recipe: Recipe) -> set[str]:
     """List the rules of a recipe that look at text."""
     return {str(rule) for rule in recipe.init.rules.values()} & {*MEASURED}
@@ -67,23 +70,45 @@ def drawn(recipe: Recipe) -> dict[str, tuple[int, tuple[str, ...] | None]]:
     return wanted
 
 
-def check_texts(recipe: Recipe, named: str) -> None:
+def check_texts(recipe: Recipe, named: str) -> list[str]:
     """Find the faults of text without labels before any work.
 
     Args:
         recipe: Says what looks at text.
         named: Folder or hub name of the teacher or its base.
 
+    Returns:
+        How much there is to look at for each purpose, and in which languages there is nothing.
+
     Raises:
         HeadstartError: Text is missing or too little, or longer than the model can read.
     """
     if not reads_text(recipe):
-        return
+        return []
     corpus = narrowed(load_corpus(recipe.data, recipe.task), recipe.train.languages)
     texts = all_texts(corpus, unlabelled(corpus, recipe.data.text))
-    samples_for(recipe, texts, checkpoint.load_tokenizer(named))
+    samples = samples_for(recipe, texts, checkpoint.load_tokenizer(named))
     if recipe.data.text is not None:
         checkpoint.check_length(read_config(named).to_dict(), recipe.data.max_length)
+    missing = [k for k in (*corpus.languages, *corpus.zero_shot) if k not in texts]
+    return [_told(_key(name), drawn(recipe)[name], one, missing) for name, one in samples.items()]
+
+
+def _key(purpose: str) -> str:
+    """Give the recipe's key that asks for text."""
+    return "init.measure_tokens" if purpose == "measure" else f"init.{purpose}"
+
+
+def _told(
+    key: str, wanted: tuple[int, tuple[str, ...] | None], sample: Sample, missing: list[str]
+) -> str:
+    """Say how much of the text that is asked for is there."""
+    tokens, languages = wanted
+    found = sum(int(sample.encoded.lengths[index].sum()) for index in sample.batches)
+    without = [] if languages else missing
+    none = f"; none in {', '.join(without)} (data.text names a folder of it)" if without else ""
+    enough = "" if found >= ENOUGH * tokens else ", all that there is"
+    return f"text for {key}: {found:,} of {tokens:,} tokens{enough}{none}"
 
 
 def samples_for(
@@ -111,7 +136,7 @@ def samples_for(
             max_length=recipe.data.max_length,
             languages=languages,
             seed=recipe.seed,
-            where="init.measure_tokens" if name == "measure" else f"init.{name}",
+            where=_key(name),
         )
         for name, (tokens, languages) in drawn(recipe).items()
     }

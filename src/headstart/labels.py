@@ -39,14 +39,16 @@ def check_known(tables: Mapping[tuple[str, str], pa.Table], task: str) -> None:
         HeadstartError(
             f"label {name!r} stands in no train row",
             where=f"{language}, split {split}, row {row_id}",
-            way_out="mend it, or list all labels as data.labels",
+            way_out="mend it, or list all labels, those of your teacher say, as data.labels",
         )
         for (language, split), rows in tables.items()
         for row_id, row in zip(rows["id"].to_pylist(), rows[answer].to_pylist(), strict=True)
         for name in sorted(kinds(row) - known)
     ]
     if trained and faults:
-        raise combine(faults[:SHOWN], where="the corpus")
+        first = list({fault.what: fault for fault in faults}.values())  # one of each label
+        more = f", which has {len(first) - SHOWN} more of them" if len(first) > SHOWN else ""
+        raise combine(first[:SHOWN], where=f"the corpus{more}")
 
 
 def lacking(train: pa.Table, labels: Sequence[str], task: str) -> dict[str, list[str]]:
@@ -103,6 +105,12 @@ def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> 
             way_out=f"set data.labels to the model's order: [{', '.join(found)}]",
         )
     extra, lacking = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
+    if not lacking:
+        raise HeadstartError(
+            f"the model has labels that the corpus lacks: {_shown(extra)}",
+            where=where,
+            way_out=f"set data.labels to the model's: [{', '.join(found)}]",
+        )
     raise HeadstartError(
         f"other labels: {both}; only the model has {_shown(extra)}, "
         f"only the corpus has {_shown(lacking)}",

@@ -67,6 +67,7 @@ def report(out: str | Path) -> Path:
         remarks=all_remarks(table.columns),
         seeds=sorted({record.seed for column in table.columns for record in column.records}),
         out=out.resolve().name,
+        verb="study" if (out / "study.yaml").exists() else "run",
         recipe=_recipe(out, insight),
         specs=_script(_specs(insight)),
         bundle=Markup(_vega()),

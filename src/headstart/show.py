@@ -130,9 +130,13 @@ def next_steps(
     from headstart.tables import column_name
 
     verb, recipe, *more = again
+    places = [out if verb == "run" else out / "runs" / one.signature for one in records]
     told = "".join(f" --set {quote(one)}" for one in settings)
-    other = " ".join([verb, recipe, f"{out}-3", *more])
-    lines = [f"  another shape       {command} {other}{told} --set student.layers=3"]
+    kept = "".join(f" --set {quote(o)}" for o in settings if not o.startswith("student.layers="))
+    made = _layers(places[0])
+    fewer = made // 2 if made > 1 else 2
+    other = " ".join([verb, recipe, f"{out}-{fewer}", *more])
+    lines = [f"  another shape       {command} {other}{kept} --set student.layers={fewer}"]
     if recipe == "quickstart":
         return [
             *lines,
@@ -147,5 +151,35 @@ def next_steps(
     if len({record.seed for record in records}) == 1:
         seeds = f"study {recipe} {out}-seeds{told} --set 'seeds=[0, 1, 2]'"
         lines.append(f"  how sure it is      {command} {seeds}")
-    student = out if verb == "run" else out / "runs" / records[-1].signature
-    return [*lines, f"  size and speed      {command} bench {student / 'student'}"]
+    best = max(range(len(records)), key=lambda i: _score(records[i]))
+    models = " ".join(map(str, (*_teachers(out, places[best]), places[best] / "student")))
+    return [*lines, f"  size and speed      {command} bench {models}"]
+
+
+def _layers(place: Path) -> int:
+    """Say how many layers a run's student has; 6 where that is not known."""
+    from headstart.selection import Selection
+
+    chosen = place / "student" / "selection.json"
+    known = chosen.exists()
+    return len(Selection.from_json(chosen.read_text(encoding="utf-8")).layers) if known else 6
+
+
+def _score(record: Record) -> float:
+    """Give the mean over languages trained on, on test."""
+    from headstart.metrics import main_metric
+
+    found = record.summary["student"]["trained_on"]
+    return found[main_metric(record.task)] if found else 0.0
+
+
+def _teachers(out: Path, place: Path) -> list[str]:
+    """Find the teacher of a run: the one that its recipe names, or that was made here."""
+    from headstart.document import parse
+
+    recipe = place / "recipe.yaml"
+    tree = parse(recipe.read_text(encoding="utf-8"), where=str(recipe)) if recipe.exists() else {}
+    named = tree.get("teacher") if isinstance(tree, dict) else None
+    given = named.get("model") if isinstance(named, dict) else None
+    made = sorted(out.glob("teachers/*/model"))
+    return [str(given)] if given else [str(folder) for folder in made[:1] if len(made) == 1]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="File, or shipped recipe.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result.")]
 NewOut = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the result.")]
+Made = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run or a study.")]
 Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Folder or hub name.")]
 Settings = Annotated[
     list[str] | None,
@@ -89,6 +90,8 @@ def init(
     )
     new = selection.student
     show_lines(f"{out}: {new.layers} layers, {new.hidden} channels, {parameters:,} parameters")
+    if selection.teacher == new:
+        show_lines("it is as large as its teacher: --layers, --params or --speedup make it smaller")
 
 
 def refit(
@@ -181,11 +184,12 @@ def evaluate(
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the scores.")] = None,
 ) -> None:
-    """Score a model on the test rows of every language."""
+    """Score a model on each language's test rows."""
     from headstart.folders import atomic_write
     from headstart.show import show_scores
     from headstart.steps import evaluate_model
 
+    task = task or _task_of(model)
     recipe = _recipe(task, _data(corpus, folder, languages, zero_shot, None), {}, settings)
     scores = evaluate_model(model, task=recipe.task, data=recipe.data)
     if out is not None:
@@ -261,6 +265,14 @@ def _recipe(
         )
     plain = {"task": task, "data": data, "teacher": {"model": "given"}, "train": train}
     return load_recipe(plain, settings or ())
+
+
+def _task_of(model: str) -> str | None:
+    """Say what a model was fine-tuned for, if that is known."""
+    from headstart.reader import open_model
+
+    head = open_model(model).head
+    return None if head == "none" else head
 
 
 def _show_progress(out: Path, steps: int, score: float) -> None:
