@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -169,6 +170,68 @@ def test_no_map_is_made_worse(variant: str, head: Head) -> None:
     assert sum(one.ridge is not None for one in fitted) > len(fitted) / 2
     names = [one.name for one in fitted]
     assert len(set(names)) == len(names)
+
+
+def apart(
+    made: Made, teacher: PreTrainedModel, variant: str, batches: Sequence[Any]
+) -> list[float]:
+    """After each layer, the share of the teacher's variance that a real forward pass leaves."""
+    path = FAMILIES[variant.split("/")[0]].flow.block
+    prefix = FAMILIES[variant.split("/")[0]].prefix
+    found: list[float] = []
+    for ours, theirs in enumerate(made.selection.layers):
+        rows: list[list[torch.Tensor]] = [[], []]
+        for index in batches:
+            batch = collate(text(), index)
+            mask = batch.inputs["attention_mask"].bool()
+            for i, (model, layer) in enumerate(((made.model, ours), (teacher, theirs))):
+                tap = out_of(path.format(p=prefix, i=layer))
+                rows[i].append(Walk(model, []).read(batch.inputs, [tap])[tap][0][mask].double())
+        x, y = (torch.cat(some) for some in rows)
+        y = y[:, list(made.selection.hidden)]
+        found.append(float((x - y).square().sum() / (y - y.mean(0)).square().sum()))
+    return found
+
+
+def law_a_forward_pass_says_what_the_record_says(
+    variant: str, told: Callable[[Made], None]
+) -> None:
+    teacher, made = small(variant)
+    seen = sample()
+    copied = apart(made, teacher, variant, seen.fit)
+    fitted = refit(made.model, teacher, made.selection, seen, asked=Refit(directions="kept"))
+    told(made)
+    after = apart(made, teacher, variant, seen.fit)
+    assert all(x <= y for x, y in zip(after, copied, strict=True))
+    names = {one.name: one for one in fitted}
+    ends = [one for name, one in names.items() if re.search(r"\.\d+\.(output\.|output_)", name)]
+    last = [one for one in ends if "LayerNorm" in one.name or "layer_norm" in one.name]
+    assert len(last) == (0 if variant.startswith("modernbert") else 2)
+    if last:  # of families whose layer ends with a norm
+        held_out = apart(made, teacher, variant, seen.held_out)
+        assert after == pytest.approx([one.after for one in last], rel=1e-4)
+        assert held_out == pytest.approx([one.held_out_after for one in last], rel=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_after_every_layer_the_stream_is_nearer_than_the_copied_one(variant: str) -> None:
+    law_a_forward_pass_says_what_the_record_says(variant, lambda _: None)
+
+
+@pytest.mark.parametrize("mistake", ["a map", "a bias", "a norm"])
+def test_the_law_of_nearer_streams_has_teeth(mistake: str) -> None:
+    def spoil(made: Made) -> None:
+        layer = made.model.bert.encoder.layer[0]
+        with torch.no_grad():
+            if mistake == "a map":
+                layer.output.dense.weight.mul_(0.5)
+            elif mistake == "a bias":
+                layer.intermediate.dense.bias.add_(0.1)
+            else:
+                layer.output.LayerNorm.weight.mul_(1.1)
+
+    with pytest.raises(AssertionError):
+        law_a_forward_pass_says_what_the_record_says("bert", spoil)
 
 
 def distance(student: PreTrainedModel, teacher: PreTrainedModel) -> float:
