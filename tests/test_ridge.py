@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from headstart.errors import HeadstartError
-from headstart.ridge import Scales, Sums, best_change
+from headstart.ridge import Fitted, Scales, Sums, best_change, describe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,3 +166,14 @@ def test_a_change_that_helps_no_held_out_row_is_not_made() -> None:
     assert change is None
     assert fitted.ridge is None
     assert (fitted.before, fitted.held_out_before) == (fitted.after, fitted.held_out_after)
+
+
+def test_maps_that_were_left_are_named() -> None:
+    def fitted(*ridges: float | None) -> list[Fitted]:
+        return [Fitted(f"m{i}", ridge, 1.0, 1.0, 1.0, 1.0) for i, ridge in enumerate(ridges)]
+
+    assert describe(fitted(0.1, 0.1)) == "2 of 2 maps and norms changed"
+    assert describe(fitted(None, None)) == "0 of 2 maps and norms changed"  # a full copy
+    told = describe(fitted(0.1, None, None))
+    assert told == "1 of 3 maps and norms changed; left, since held-out text had lost by it: m1, m2"
+    assert describe(fitted(0.1, *[None] * 7)).endswith("m1, m2, m3, m4, m5 and 2 more")

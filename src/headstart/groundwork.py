@@ -8,11 +8,13 @@ import torch
 
 from headstart import checkpoint
 from headstart.calibration import all_texts, sample_texts, unlabelled
+from headstart.console import say
 from headstart.corpus import load_corpus, narrowed
 from headstart.measure import measure
 from headstart.prepare import choose_precision
 from headstart.reader import read_config
 from headstart.refit import refit
+from headstart.ridge import describe
 from headstart.rules import MEASURED
 from headstart.stream import after, settled
 
@@ -200,4 +202,5 @@ def refit_run(
         accelerator=accelerator,
         bf16=choose_precision(recipe.train, accelerator) == "bf16",
     )
+    say(f"refit: {describe(fitted)}")
     return fitted, after(made.selection, asked)

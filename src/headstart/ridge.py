@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BLOCKS = 4  # of columns: products of the half below the diagonal take five eighths of the time
+SHOWN = 5  # names that are told
 LEAST = 1e-30  # of a ridge's weight, where all inputs are zero
 
 
@@ -185,6 +186,16 @@ class Fitted:
     after: float
     held_out_before: float
     held_out_after: float
+
+
+def describe(fitted: Sequence[Fitted]) -> str:
+    """Say how many maps and norms were changed, and which were left."""
+    left = [one.name for one in fitted if one.ridge is None]
+    told = f"{len(fitted) - len(left)} of {len(fitted)} maps and norms changed"
+    if not left or len(left) == len(fitted):
+        return told
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return f"{told}; left, since held-out text had lost by it: {', '.join(left[:SHOWN])}{more}"
 
 
 def best_change(

@@ -114,14 +114,14 @@ def refit(
 ) -> None:
     """Repair an untrained student in closed form, from text without labels."""
     from headstart.repair import ask, refit_folder
+    from headstart.ridge import describe
     from headstart.show import show_lines
 
     asked = ask(tokens, ridge, directions)
     fitted = refit_folder(student, teacher, out, text=text, asked=asked, merge=merge, seed=seed)
-    changed = sum(one.ridge is not None for one in fitted)
     left = 100 * fitted[-1].held_out_after
     show_lines(
-        f"{out}: {changed} of {len(fitted)} maps and norms changed",
+        f"{out}: {describe(fitted)}",
         f"{fitted[-1].name}: {left:.0f} % of the teacher's variance unexplained on held-out text",
     )
 
