@@ -21,7 +21,7 @@ from headstart.insight import look_into
 from headstart.record import read_record
 from headstart.report import report
 from headstart.stats import Estimate
-from headstart.tables import percent
+from headstart.tables import percent, rising
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -352,8 +352,12 @@ def test_ways_that_had_not_stopped_rising_are_named(case: str, tmp_path: Path) -
     assert column.rise == (None if rise is None else pytest.approx(rise))
     said = [sentence for sentence in answer(found) if "had not stopped rising" in sentence]
     assert len(said) == (case in {"rises", "rises by much of what it has"})
-    told = f"{100 * (rise or 0):+.1f} points"
-    assert all("scratch-mse" in sentence and told in sentence for sentence in said)
+    told = f"scratch-mse ({100 * (rise or 0):+.1f})"
+    assert all(told in sentence for sentence in said)
+    assert [
+        told.replace(" (", " had not stopped rising: ").replace(")", " points") in line
+        for line in rising(found.table.columns)
+    ] == [True] * len(said)
     (line,) = (line for line in lines(found) if line.way == "scratch-mse")
     assert line.rise == ("-" if rise is None else f"{100 * rise:.1f}")
     assert "last quarter, dev" in report(folder).read_text(encoding="utf-8")

@@ -59,6 +59,55 @@ def test_intervals_hold_the_truth_as_often_as_they_say(spread: float) -> None:
     assert covered(lambda found: found.interval(), spread) > 0.9
 
 
+def four_ways(rng: np.random.Generator) -> Ways:
+    """Make four ways of three seeds and a teacher, on 2 x 150 texts."""
+    hard = [rng.normal(0.8, 1.2, 150) for _ in range(2)]
+    ways: Ways = {}
+    for way, worth in {**WORTH, "teacher": 1.2}.items():
+        luck = rng.normal(0, 0.2, (1 if way == "teacher" else 3, 1)) * (way != "teacher")
+        chances = [1 / (1 + np.exp(-(one + worth + luck))) for one in hard]
+        ways[way] = {str(i): right(rng.random(p.shape) < p) for i, p in enumerate(chances)}
+        if way == "teacher":
+            ways[way] = {k: Counts(c.hits, c.of) for k, c in ways[way].items()}
+    return ways
+
+
+WORTH = {"scratch-labels": 0.0, "scratch-mse": 0.2, "copy-labels": 0.3, "copy-mse": 0.7}
+
+
+def credit(*scores: np.ndarray) -> np.ndarray:
+    points = [(False, False), (False, True), (True, False), (True, True)]
+    return shapley({p: s.mean(0) for p, s in zip(points, scores, strict=True)})[0]
+
+
+def kept(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    return student.mean(0) / teacher.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("ways", "of"),
+    [(("copy-mse", "teacher"), kept), (tuple(WORTH), credit)],
+    ids=["kept", "credit"],
+)
+def test_shares_hold_the_truth_as_often_as_they_say(
+    ways: tuple[str, ...], of: Callable[..., np.ndarray]
+) -> None:
+    """What a page says first: the share of the teacher that is kept, and of a gain."""
+    big = np.random.default_rng(9)
+    hard, luck = big.normal(0.8, 1.2, (100_000, 1)), big.normal(0, 0.2, (1, 60))
+
+    def score(way: str) -> np.ndarray:
+        worth, lucky = (1.2, 0 * luck) if way == "teacher" else (WORTH[way], luck)
+        return np.array([[(1 / (1 + np.exp(-(hard + worth + lucky)))).mean()]])
+
+    truth, rng = float(np.ravel(of(*map(score, ways)))[0]), np.random.default_rng(1)
+    found = [Bootstrap(four_ways(rng), draws=200).estimate(ways, of)[0] for _ in range(150)]
+    ends = [one.interval() for one in found]
+    assert np.mean([low <= truth <= high for low, high in filter(None, ends)]) > 0.9
+    alone = [one.interval_within() for one in found]
+    assert np.mean([low <= truth <= high for low, high in alone]) < 0.9  # seeds count
+
+
 MISTAKES: dict[str, Callable[[Estimate], tuple[float, float] | None]] = {
     "examples alone": lambda found: found.interval_within(),
     "three seeds taken for many": lambda found: Estimate(

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from headstart.metrics import main_metric
-from headstart.tables import percent, rising, sizeless
+from headstart.tables import percent, sizeless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,8 +96,11 @@ def _credit(insight: Insight, found: Attribution) -> list[str]:
             f"On zero-shot languages it rises by {points(found.whole.zero_shot)}: initialization "
             f"brings {points(start.zero_shot)}, distillation {points(told.zero_shot)}."
         )
-    if still := rising(columns):
-        said.append(f"More steps may change it: {'; '.join(still)}.")
+    if still := [f"{c.name} ({100 * (c.rise or 0.0):+.1f})" for c in columns if c.still_rises]:
+        said.append(
+            "More steps may change it: these had not stopped rising (points on dev in their last "
+            f"quarter): {', '.join(still)}."
+        )
     marked = [column for column in columns if column.marks]
     return said + [f"Do not lean on it: {c.name} is marked {', '.join(c.marks)}." for c in marked]
 
