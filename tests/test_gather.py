@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headstart.errors import HeadstartError, combine
+from headstart.formats import columns_of
 from headstart.gather import gather
 from headstart.recipe import Data
 from headstart.sources import CORPORA, SPLITS, Raw, source_of
@@ -307,7 +308,7 @@ def _write_two(folder: Path) -> None:
 
 def _without(folder: Path, column: str) -> None:
     table = _one_file("de")
-    del table[column]
+    table["utterance"] = table.pop(column)
     write(folder / "de.csv", table)
 
 
@@ -330,7 +331,7 @@ FAULTS: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "two files": (_write_two, r"2 files hold the same language and split 'train'[\s\S]*de\.csv"),
     "no text": (
         lambda folder: _without(folder, "text"),
-        r"no column text; the file has [\w, ]*label[\s\S]*de\.csv",
+        r"no column text; the file has id, label, split, utterance[\s\S]*de\.csv",
     ),
     "no split": (lambda folder: _without(folder, "split"), r"no column split[\s\S]*folders train"),
     "odd split": (_odd_split, r"unknown split 'tset'[\s\S]*de\.jsonl, row 5[\s\S]*'test'"),
@@ -353,3 +354,11 @@ def test_all_missing_languages_are_named_at_once(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HeadstartError, match=r"there is no folder .*nowhere"):
         take(Data(folder=tmp_path / "nowhere", languages=("de",)))
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_all_columns_of_a_file_are_named(ending: str, tmp_path: Path) -> None:
+    table = _one_file("de")
+    table["utterance"] = table.pop("text")
+    write(tmp_path / f"de.{ending}", table)
+    assert columns_of(tmp_path / f"de.{ending}") == list(table)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import permutation_test, t
+from scipy.stats import norm, permutation_test, t
 
 from headstart.errors import HeadstartError
 from headstart.stats import Bootstrap, Counts, Estimate, holm, permutation_p, shapley
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Ways = dict[str, dict[str, Counts]]
+LUCK = norm.ppf((np.arange(60) + 0.5) / 60)[None]  # of seeds, as it is on average
 
 
 def simulated(rng: np.random.Generator, *, seeds: int, spread: float) -> Ways:
@@ -43,7 +44,7 @@ def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def covered(interval: Callable[[Estimate], tuple[float, float] | None], spread: float) -> float:
     """Share of 150 studies of three seeds whose interval holds the true gap."""
     big = np.random.default_rng(9)
-    hard, luck = big.normal(0.8, 1.2, (100_000, 1)), big.normal(0, spread, (1, 60))
+    hard, luck = big.normal(0.8, 1.2, (100_000, 1)), spread * LUCK
     chances = [(1 / (1 + np.exp(-(hard + worth + luck)))).mean() for worth in (0.3, 0.0)]
     truth, rng, hits = chances[0] - chances[1], np.random.default_rng(1), 0
     for _ in range(150):
@@ -64,7 +65,7 @@ def four_ways(rng: np.random.Generator) -> Ways:
     hard = [rng.normal(0.8, 1.2, 150) for _ in range(2)]
     ways: Ways = {}
     for way, worth in {**WORTH, "teacher": 1.2}.items():
-        luck = rng.normal(0, 0.2, (1 if way == "teacher" else 3, 1)) * (way != "teacher")
+        luck = rng.normal(0, 0.6, (1 if way == "teacher" else 3, 1)) * (way != "teacher")
         chances = [1 / (1 + np.exp(-(one + worth + luck))) for one in hard]
         ways[way] = {str(i): right(rng.random(p.shape) < p) for i, p in enumerate(chances)}
         if way == "teacher":
@@ -94,7 +95,7 @@ def test_shares_hold_the_truth_as_often_as_they_say(
 ) -> None:
     """What a page says first: the share of the teacher that is kept, and of a gain."""
     big = np.random.default_rng(9)
-    hard, luck = big.normal(0.8, 1.2, (100_000, 1)), big.normal(0, 0.2, (1, 60))
+    hard, luck = big.normal(0.8, 1.2, (100_000, 1)), 0.6 * LUCK
 
     def score(way: str) -> np.ndarray:
         worth, lucky = (1.2, 0 * luck) if way == "teacher" else (WORTH[way], luck)
@@ -105,7 +106,7 @@ def test_shares_hold_the_truth_as_often_as_they_say(
     ends = [one.interval() for one in found]
     assert np.mean([low <= truth <= high for low, high in filter(None, ends)]) > 0.9
     alone = [one.interval_within() for one in found]
-    assert np.mean([low <= truth <= high for low, high in alone]) < 0.9  # seeds count
+    assert np.mean([low <= truth <= high for low, high in alone]) < 0.8  # seeds count
 
 
 MISTAKES: dict[str, Callable[[Estimate], tuple[float, float] | None]] = {

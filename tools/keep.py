@@ -2,7 +2,7 @@
 
     python tools/keep.py STUDY DEST [PATH=NAME ...]
 
-A twentieth of a percent of the study's folder, from which `headstart compare DEST:A DEST:B` and
+A small part of the study's folder, from which `headstart compare DEST:A DEST:B` and
 `headstart report DEST` give the same numbers. Each PATH in a recipe becomes NAME.
 """
 
@@ -44,7 +44,8 @@ def main() -> None:
         if (study / "runs" / key / "record.json").exists():
             keep(study / "runs" / key, dest / "runs" / key, names)
     shutil.copy(study / "runs.json", dest)
-    rename(study / "study.yaml", dest / "study.yaml", names)
+    if (study / "study.yaml").exists():
+        rename(study / "study.yaml", dest / "study.yaml", names)
 
 
 if __name__ == "__main__":

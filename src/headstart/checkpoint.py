@@ -259,9 +259,9 @@ def save_model(
 
 
 def _put(fresh: Path, folder: Path) -> None:
-    fresh.chmod(0o755)  # mkdtemp gives a folder that only its owner may read, safetensors files
-    for file in fresh.iterdir():
-        file.chmod(0o644)
+    # mkdtemp gives a folder that only its owner may read, safetensors such files.
+    for path in (fresh, *fresh.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
     if folder.exists():
         old = fresh.with_name(f"{fresh.name}.old")
         folder.rename(old)

@@ -196,7 +196,7 @@ def plan(
         "heads",
         "ffn",
         "parameters",
-        "of them words",
+        "word embeddings",
         "MB",
         "faster",
     ]
@@ -218,7 +218,7 @@ def plan(
         head = [*head, "measured"]
     show_table(head, rows)
     timed = "; measured: timed here, with random weights" if head[-1] == "measured" else ""
-    show_lines(f"faster: than its teacher, by estimate{timed}; of them words: word embeddings")
+    show_lines(f"faster: than its teacher, by estimate{timed}")
 
 
 for _name, _verb in verbs.STEPS.items():

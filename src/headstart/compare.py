@@ -194,6 +194,6 @@ def comparison_note(found: Comparison) -> str:
     both = " and ".join(", ".join(map(str, seeds)) for seeds in found.seeds)
     sure = f"95 % intervals over seeds {both} and test rows"
     if any(len(seeds) == 1 for seeds in found.seeds):
-        sure = f"no interval over seeds where there is one (seeds {both})"
+        sure = f"no interval over seeds, since one of the two has a single seed ({both})"
     first, second = found.names
     return f"{second} less {first}, in points; {sure}; p of swapping the answers to a row"

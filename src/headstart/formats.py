@@ -53,6 +53,16 @@ def read(
     return reader(path, wanted)
 
 
+def columns_of(path: Path) -> list[str]:
+    """Name all columns of a file that could be read, wanted or not."""
+    if path.suffix == ".parquet":
+        return list(pq.read_schema(path).names)
+    first = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+    if path.suffix == ".jsonl":
+        return list(json.loads(first))
+    return next(csv.reader([first], delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
 def decode_classes(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
     """Put names in the place of class ids, and note their order for `classes_of`.
 

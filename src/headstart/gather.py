@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from headstart.errors import HeadstartError, nearest
-from headstart.formats import READERS, classes_of, decode_classes, read
+from headstart.formats import READERS, classes_of, columns_of, decode_classes, read
 from headstart.sources import COLUMNS, SPLIT_NAMES, SPLITS, Raw, Reading
 
 if TYPE_CHECKING:
@@ -212,11 +212,16 @@ def _check_columns(
     lacking = [" or ".join(reading.source.called(o)) for o in needed if o not in columns]
     if lacking:
         raise HeadstartError(
-            f"no column {', '.join(lacking)}; the file has {', '.join(columns) or 'none'}",
+            f"no column {', '.join(lacking)}{_instead(Path(where))}",
             where=where,
             way_out="name the file's columns under data.columns; without a column for the split "
             "put files into folders train, dev and test",
         )
+
+
+def _instead(path: Path) -> str:
+    """Name the columns that a file has."""
+    return f"; the file has {', '.join(columns_of(path))}" if path.is_file() else ""
 
 
 def _from_hub(hub: Hub, reading: Reading, language: str) -> list[Raw]:

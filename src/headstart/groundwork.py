@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from headstart.student import Made
     from headstart.walk import Sample
 
-    Prints = Callable[[Data, str, bool], Mapping[str, str]]
+    Prints = Callable[[Data, str, bool], str]
 
 
 ENOUGH = 0.9  # of the tokens that are asked for; texts are not cut to fit
@@ -52,11 +52,10 @@ def reads_text(recipe: Recipe) -> bool:
     return learns or any(part is not None for part in asked) or bool(measured_rules(recipe))
 
 
-def text_fingerprints(data: Data, task: str, more: bool) -> dict[str, str]:
-    """Hash what there is to read: the corpus, and where `more` is said the unlabelled text."""
+def text_fingerprint(data: Data, task: str, more: bool) -> str:
+    """Hash what there is to read: the corpus, or where `more` is said the unlabelled text."""
     corpus = load_corpus(data, task)
-    found = {"data": corpus.fingerprint}
-    return {**found, "text": unlabelled(corpus, data.text).fingerprint()} if more else found
+    return unlabelled(corpus, data.text).fingerprint() if more else corpus.fingerprint
 
 
 def drawn(recipe: Recipe) -> dict[str, tuple[int, tuple[str, ...] | None]]:
@@ -108,9 +107,9 @@ def _told(
     tokens, languages = wanted
     found = sum(int(sample.encoded.lengths[index].sum()) for index in sample.batches)
     without = [] if languages else missing
-    none = f"; none in {', '.join(without)} (data.text names a folder of it)" if without else ""
-    enough = "" if found >= ENOUGH * tokens else ", all that there is"
-    return f"text for {key}: {found:,} of {tokens:,} tokens{enough}{none}"
+    none = f"; none in {', '.join(without)}: put a file of it into data.text" if without else ""
+    few = "" if found >= ENOUGH * tokens else ", since some languages have less than their share"
+    return f"text for {key}: {found:,} of {tokens:,} tokens{few}{none}"
 
 
 def samples_for(

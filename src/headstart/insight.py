@@ -14,7 +14,7 @@ from headstart.errors import HeadstartError
 from headstart.evidence import gather_counts, read_seen, teacher_counts
 from headstart.recipe import NOT_DECIDING
 from headstart.stats import Bootstrap, Counts, Estimate
-from headstart.tables import read_records, tabulate
+from headstart.tables import column_name, read_records, tabulate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -74,7 +74,7 @@ class Insight:
         named, unseen = len(self.first.languages), len(self.first.zero_shot)
         lacking = sum(bool(row.note) and row.kind == "trained" for row in self.table.rows)
         told = [f"{named - lacking} language{'s' * (named - lacking != 1)} trained on"]
-        told += [f"{lacking} more of the recipe's, without training text"] if lacking else []
+        told += [f"{lacking} more of the recipe's, without training rows"] if lacking else []
         return ", ".join([*told, f"{unseen} zero-shot"] if unseen else told)
 
     @property
@@ -163,7 +163,8 @@ def look_into(out: str | Path) -> Insight:
         attribute(ways, bootstrap, table.columns[0].records[0].zero_shot) if bootstrap else []
     )
     named = _recipe(out / "study.yaml").get("baseline")
-    baseline = next((column for column in table.columns if column.name == named), None)
+    bases = [column for column in table.columns if column_name(column.records[0]) == named]
+    baseline = bases[0] if len(bases) == 1 else None  # each of several teachers has its own
     return Insight(table, ways, bootstrap, tuple(attributions), missing, baseline)
 
 

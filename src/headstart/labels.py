@@ -39,7 +39,7 @@ def check_known(tables: Mapping[tuple[str, str], pa.Table], task: str) -> None:
         HeadstartError(
             f"label {name!r} stands in no train row",
             where=f"{language}, split {split}, row {row_id}",
-            way_out="mend it, or list all labels, those of your teacher say, as data.labels",
+            way_out="mend it, or list all labels (your teacher's, for example) as data.labels",
         )
         for (language, split), rows in tables.items()
         for row_id, row in zip(rows["id"].to_pylist(), rows[answer].to_pylist(), strict=True)

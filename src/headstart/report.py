@@ -22,7 +22,7 @@ from headstart.answers import (
 )
 from headstart.folders import atomic_write
 from headstart.insight import look_into, place_of
-from headstart.tables import all_remarks, heads, percent
+from headstart.tables import all_remarks, heads, percent, sizeless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,7 +67,7 @@ def report(out: str | Path) -> Path:
         remarks=all_remarks(table.columns),
         seeds=sorted({record.seed for column in table.columns for record in column.records}),
         out=out.resolve().name,
-        verb="study" if (out / "study.yaml").exists() else "run",
+        verb="study" if (out / "runs.json").exists() else "run",
         recipe=_recipe(out, insight),
         specs=_script(_specs(insight)),
         bundle=Markup(_vega()),
@@ -112,7 +112,10 @@ def _examples(insight: Insight) -> dict[str, int]:
             key, _, value = part.partition("=")
             if key.endswith("examples_per_language") and value.isdigit():
                 found[column.name] = int(value)
-    return found
+    sizes: dict[str, set[int]] = {}
+    for name, count in found.items():
+        sizes.setdefault(sizeless(name), set()).add(count)
+    return {name: count for name, count in found.items() if len(sizes[sizeless(name)]) > 1}
 
 
 def _made(insight: Insight) -> dict[str, list[str]]:

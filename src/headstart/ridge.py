@@ -195,7 +195,8 @@ def describe(fitted: Sequence[Fitted]) -> str:
     if not left or len(left) == len(fitted):
         return told
     more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-    return f"{told}; left, since held-out text had lost by it: {', '.join(left[:SHOWN])}{more}"
+    names = ", ".join(left[:SHOWN])
+    return f"{told}; left as they were, since a change made held-out text worse: {names}{more}"
 
 
 def best_change(

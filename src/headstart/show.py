@@ -158,11 +158,14 @@ def next_steps(
 
 def _layers(place: Path) -> int:
     """Say how many layers a run's student has; 6 where that is not known."""
+    from headstart.errors import HeadstartError
     from headstart.selection import Selection
 
     chosen = place / "student" / "selection.json"
-    known = chosen.exists()
-    return len(Selection.from_json(chosen.read_text(encoding="utf-8")).layers) if known else 6
+    try:
+        return len(Selection.from_json(chosen.read_text(encoding="utf-8")).layers)
+    except (OSError, HeadstartError):
+        return 6
 
 
 def _score(record: Record) -> float:

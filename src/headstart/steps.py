@@ -170,7 +170,9 @@ def evaluate_model(
         HeadstartError: Model or text are at fault, or their labels differ.
     """
     accelerator = open_accelerator()
-    data, labels = data_of(data, task), checkpoint.labels_of(read_config(model))
+    data = data_of(data, task)
+    opened = checkpoint.check_model(model, task=task, labels=data.labels)
+    labels = checkpoint.labels_of(opened.config)
     if not all(UNNAMED.fullmatch(name) for name in labels):
         every = (*data.languages, *data.zero_shot)
         alone = {"languages": (), "zero_shot": every, "labels": data.labels or labels}

@@ -206,7 +206,7 @@ def tabulate(records: Sequence[Record]) -> Table:
             note if kind == "zero-shot" or code in unlearned else "",
         )
         for kind, languages, note in (
-            ("trained", first.languages, "no training text"),
+            ("trained", first.languages, "no training rows"),
             ("zero-shot", first.zero_shot, "zero-shot"),
         )
         for code in languages
