@@ -362,3 +362,10 @@ def test_all_columns_of_a_file_are_named(ending: str, tmp_path: Path) -> None:
     table["utterance"] = table.pop("text")
     write(tmp_path / f"de.{ending}", table)
     assert columns_of(tmp_path / f"de.{ending}") == list(table)
+
+
+def test_a_file_without_names_has_no_columns_to_name(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("Ada B-PER\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('\n{"text": "x", "mood": "y"}\n', encoding="utf-8")
+    assert columns_of(tmp_path / "a.conll") == []
+    assert columns_of(tmp_path / "b.jsonl") == ["text", "mood"]

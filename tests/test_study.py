@@ -14,7 +14,7 @@ import pytest
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.forecast import how_long
-from headstart.groundwork import text_fingerprint
+from headstart.groundwork import text_fingerprints
 from headstart.loading import expand
 from headstart.record import write_runs
 from headstart.report import report, shade
@@ -24,7 +24,7 @@ from headstart.tables import cells, heads, percent, read_records, tabulate
 from world import world
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from headstart.board import Board
@@ -152,11 +152,11 @@ def test_text_is_read_once_for_all_runs(
     alone = [run_signature(one, out) for _, one in expand(many)]
     asked: list[int | None] = []
 
-    def read(data: Data, task: str, more: bool) -> str:
+    def read(data: Data, task: str, more: bool) -> Mapping[str, str]:
         asked.append(data.examples_per_language)
-        return text_fingerprint(data, task, more)
+        return text_fingerprints(data, task, more)
 
-    monkeypatch.setattr(sys.modules["headstart.study"], "text_fingerprint", read)
+    monkeypatch.setattr(sys.modules["headstart.study"], "text_fingerprints", read)
     assert [one.key for one in plan_runs(many, out)] == alone
     assert sorted(asked) == [2, 3]
 

@@ -70,7 +70,7 @@ def check(recipe: Recipe) -> Checked:
             at = found.get(key) or found.setdefault(key, _find(one, place, faults))
             is_first = one.seed in recipe.seeds[:1] or not recipe.seeds  # chooses the rate
             at.runs.append(rated(one) if searches(one.train) and not is_first else one)
-            asked = (*drawn(one).items(), one.data.text_per_language)
+            asked = tuple(drawn(one).items())
             if at.text and at.named and asked not in at.drawn:  # a seed draws as much as another
                 at.drawn.add(asked)
                 told = _try(partial(check_texts, one, at.named), faults)

@@ -54,13 +54,15 @@ def read(
 
 
 def columns_of(path: Path) -> list[str]:
-    """Name all columns of a file that could be read, wanted or not."""
+    """Name all columns of a file that could be read, wanted or not; none of one without names."""
     if path.suffix == ".parquet":
         return list(pq.read_schema(path).names)
-    first = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    first = next((line for line in lines if line.strip()), "")
     if path.suffix == ".jsonl":
-        return list(json.loads(first))
-    return next(csv.reader([first], delimiter="\t" if path.suffix == ".tsv" else ","))
+        return list(json.loads(first or "{}"))
+    cut = {".csv": ",", ".tsv": "\t"}.get(path.suffix)
+    return next(csv.reader([first], delimiter=cut), []) if cut else []
 
 
 def decode_classes(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:

@@ -221,7 +221,8 @@ def _check_columns(
 
 def _instead(path: Path) -> str:
     """Name the columns that a file has."""
-    return f"; the file has {', '.join(columns_of(path))}" if path.is_file() else ""
+    there = columns_of(path) if path.is_file() else []
+    return f"; the file has {', '.join(there)}" if there else ""
 
 
 def _from_hub(hub: Hub, reading: Reading, language: str) -> list[Raw]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from headstart.student import Made
     from headstart.walk import Sample
 
-    Prints = Callable[[Data, str, bool], str]
+    Prints = Callable[[Data, str, bool], Mapping[str, str]]
 
 
 ENOUGH = 0.9  # of the tokens that are asked for; texts are not cut to fit
@@ -52,10 +52,11 @@ def reads_text(recipe: Recipe) -> bool:
     return learns or any(part is not None for part in asked) or bool(measured_rules(recipe))
 
 
-def text_fingerprint(data: Data, task: str, more: bool) -> str:
-    """Hash what there is to read: the corpus, or where `more` is said the unlabelled text."""
+def text_fingerprints(data: Data, task: str, more: bool) -> dict[str, str]:
+    """Hash what there is to read: the corpus, and where `more` is said the unlabelled text."""
     corpus = load_corpus(data, task)
-    return unlabelled(corpus, data.text).fingerprint() if more else corpus.fingerprint
+    found = {"data": corpus.fingerprint}
+    return {**found, "text": unlabelled(corpus, data.text).fingerprint()} if more else found
 
 
 def drawn(recipe: Recipe) -> dict[str, tuple[int, tuple[str, ...] | None]]:

@@ -16,7 +16,7 @@ from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
 from headstart.folders import atomic_write, check_folder
 from headstart.forecast import describe, how_long
-from headstart.groundwork import check_texts, reads_text, text_fingerprint
+from headstart.groundwork import check_texts, reads_text, text_fingerprints
 from headstart.loading import expand, load_recipe, signature, to_yaml
 from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import open_accelerator
@@ -125,7 +125,7 @@ def _say_how_long(session: Session) -> None:
 
 
 def run_signature(
-    recipe: Recipe, shared: Path, *, rate_of: str | None = None, read: Prints = text_fingerprint
+    recipe: Recipe, shared: Path, *, rate_of: str | None = None, read: Prints = text_fingerprints
 ) -> str:
     """Hash what decides a run's result: recipe, text, and the weights that it starts from.
 
@@ -135,16 +135,14 @@ def run_signature(
         rate_of: The signature of the run whose learning rate it takes.
         read: Hashes text; a study's remembers what it has read.
     """
-    extra = {"data": read(recipe.data, recipe.task, False)}
-    if reads_text(recipe):
-        extra["text"] = read(recipe.data, recipe.task, True)
+    extra = {**read(recipe.data, recipe.task, reads_text(recipe))}
     if rate_of is not None:
         extra["rate"] = rate_of
     base = base_of(recipe, shared)
     if recipe.teacher.model is not None:
         extra["teacher"] = fingerprint_of(recipe.teacher.model)
     else:
-        extra["taught"] = read(teacher_data(recipe), recipe.task, False)
+        extra["taught"] = read(teacher_data(recipe), recipe.task, False)["data"]
     from_base = recipe.init.source == "base" or recipe.init.general is not None
     if base is not None and (recipe.teacher.model is None or from_base):
         extra["base"] = fingerprint_of(base)

@@ -18,7 +18,7 @@ from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write, check_folder
 from headstart.forecast import describe, how_long, rated
-from headstart.groundwork import text_fingerprint
+from headstart.groundwork import text_fingerprints
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
 from headstart.record import read_record, read_runs, write_runs
@@ -126,7 +126,7 @@ def plan_runs(recipe: Recipe, out: Path, *, bases: Path | None = None) -> list[P
     """
     planned: list[Planned] = []
     first: Planned | None = None
-    read: Any = cache(text_fingerprint)  # runs share their text
+    read: Any = cache(text_fingerprints)  # runs share their text
     for i, (name, one) in enumerate(expand(recipe)):
         chooses = i % max(len(recipe.seeds), 1) == 0 or not searches(one.train)
         rate_of = first.key if first and not chooses else None
