@@ -1,7 +1,8 @@
 """A whole distillation beside what else does it, and beside the arithmetic alone.
 
     pip install textbrewer
-    python benchmarks/distil.py [--pieces 50000] [--rows 40] [--threads N]
+    python benchmarks/distil.py [--pieces 50000] [--rows 40] [--threads N] [--device cuda]
+        [--tokenizer FOLDER]
 
 A 12 x 768 teacher answers, a 6 x 384 student learns its logits by mean squared error, for three
 epochs over the train rows of the packaged MASSIVE extract (10 locales). Each side starts from the
@@ -11,15 +12,15 @@ teacher, both as customary (random batches of 32, padded to the longest), and bo
 batches. All are in fp32, with the same AdamW and clipping; nobody evaluates or saves. headstart
 has no dropout in its first two lines, as its users run it, and all others have it. The second line
 has the default batch of 1,024 pieces, and so fewer steps; all others have as many as 32 texts.
-The limit is the products of the student's matrices on real pieces, forward and backward, at the
-rate of bare products.
+On an accelerator three more lines run in bf16: headstart at its default batch and at eight times
+that, and the Trainer. The limit is the products of the student's matrices on real pieces, forward
+and backward, at the rate of bare products (bf16 ones on an accelerator).
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import math
 import tempfile
 import time
 from functools import partial
@@ -42,14 +43,15 @@ from headstart.checkpoint import load_tokenizer
 from headstart.encode import collate
 from headstart.loading import load_recipe
 from headstart.settings import Train
-from headstart.stages import base_of, job_for, open_text
+from headstart.stages import base_of, job_for
 from headstart.teacher import teacher_pass
+from headstart.tokenized import open_text
 from headstart.train import Dev, batches_of, fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from headstart.stages import Text
+    from headstart.tokenized import Text
 
 Model = BertForSequenceClassification
 EPOCHS, RATE, BATCH, LABELS = 3, 1e-4, 32, 60
@@ -68,22 +70,22 @@ def models(pieces: int) -> tuple[Model, Model]:
     return made[0], made[1]
 
 
-def texts(rows: int) -> Text:
-    """Tokenize the packaged extract's train rows."""
+def texts(rows: int, named: str | None = None) -> Text:
+    """Tokenize the packaged extract's train rows, as a model's folder or the packed base does."""
     recipe = load_recipe("quickstart", [f"data.examples_per_language={rows}"])
     with tempfile.TemporaryDirectory() as folder:
-        recipe_base = base_of(recipe, Path(folder))
-        tokenizer = load_tokenizer(str(recipe_base))
+        tokenizer = load_tokenizer(named or str(base_of(recipe, Path(folder))))
         return open_text(recipe.data, recipe.task, tokenizer)
 
 
 def ours(
-    text: Text, teacher: Model, student: Model, *, embeddings: str, tokens: int, dropout: str
-) -> dict[str, float]:
+    text: Text, teacher: Model, student: Model, *, embeddings: str, tokens: int, dropout: str,
+    precision: str = "fp32",
+) -> dict[str, float]:  # fmt: skip
     """Ask the teacher once, then train."""
-    accelerator = Accelerator(cpu=True)
+    accelerator = Accelerator(cpu=student.device.type == "cpu")
     settings = Train.model_validate(
-        {"objective": {"mse": 1.0}, "epochs": EPOCHS, "learning_rate": RATE, "precision": "fp32",
+        {"objective": {"mse": 1.0}, "epochs": EPOCHS, "learning_rate": RATE, "precision": precision,
          "batch_tokens": tokens, "word_embeddings": embeddings, "dropout": dropout}
     )  # fmt: skip
     train = text.splits["train"]
@@ -131,6 +133,7 @@ class Batches:
             batch = collate(self.train, np.array(rows), device=torch.device("cpu"))
             return {**batch.inputs, "labels": batch.gold}
 
+        # The peers move batches to their device themselves.
         return DataLoader(range(len(self.train)), batch_sampler=self, collate_fn=pad)  # type: ignore[arg-type]
 
 
@@ -145,8 +148,8 @@ def textbrewer(
     """Run TextBrewer's general distiller on logits."""
     with tempfile.TemporaryDirectory() as folder:
         distiller = GeneralDistiller(
-            TrainingConfig(device="cpu", output_dir=folder, log_dir=None, ckpt_frequency=0,
-                           ckpt_epoch_frequency=EPOCHS + 1),
+            TrainingConfig(device=str(student.device), output_dir=folder, log_dir=None,
+                           ckpt_frequency=0, ckpt_epoch_frequency=EPOCHS + 1),
             DistillationConfig(temperature=1, kd_loss_type="mse", hard_label_weight=0),
             teacher, student, lambda _, out: {"logits": out.logits},
             lambda _, out: {"logits": out.logits},
@@ -181,12 +184,15 @@ class Asking(Trainer):
         return (model(**inputs).logits - wanted).pow(2).sum(-1).mean()
 
 
-def trainer(text: Text, teacher: Model, student: Model, *, tokens: int | None) -> dict[str, float]:
+def trainer(
+    text: Text, teacher: Model, student: Model, *, tokens: int | None, bf16: bool = False
+) -> dict[str, float]:
     """Run a transformers Trainer."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, use_cpu=True, num_train_epochs=EPOCHS, save_strategy="no", report_to=[],
-            logging_strategy="no", disable_tqdm=True, log_level="error", max_grad_norm=1.0,
+            folder, use_cpu=student.device.type == "cpu", bf16=bf16, num_train_epochs=EPOCHS,
+            save_strategy="no", report_to=[], logging_strategy="no", disable_tqdm=True,
+            log_level="error", max_grad_norm=1.0,
         )  # fmt: skip
         asking = Asking(student, arguments, optimizers=(adamw(student), None))
         asking.teacher, asking.batches = teacher, Batches(text, tokens)
@@ -196,14 +202,21 @@ def trainer(text: Text, teacher: Model, student: Model, *, tokens: int | None) -
     return {"whole": spent, "teacher": 0.0, "loop": spent}
 
 
-def products() -> float:
-    """Measure bare products of matrices with all threads, in operations per second."""
-    a, b, best = torch.ones(1024, 1024), torch.ones(1024, 1024), math.inf
+def products(device: str = "cpu") -> float:
+    """Measure bare products of matrices, in operations per second: in bf16 on an accelerator."""
+    size, kind = (1024, torch.float32) if device == "cpu" else (8192, torch.bfloat16)
+    a, b = (torch.randn(size, size, dtype=kind, device=device) for _ in range(2))
+    times: list[float] = []
     for _ in range(30):
         start = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - start)
-    return 2 * 1024**3 / best
+        wait(torch.mm(a, b))
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / (min(times) if device == "cpu" else sorted(times)[15])
+
+
+def wait(tensor: torch.Tensor) -> None:
+    """Wait until a device is done."""
+    tensor[0, :1].tolist()
 
 
 def main() -> None:
@@ -212,9 +225,11 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=50_000)
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tokenizer")
     given = parser.parse_args()
     torch.set_num_threads(given.threads or torch.get_num_threads())
-    text = texts(given.rows)
+    text = texts(given.rows, given.tokenizer)
     train = text.splits["train"]
     tokens = round(BATCH * float(train.lengths.mean()))
     sides = {
@@ -227,12 +242,21 @@ def main() -> None:
         "Trainer": partial(trainer, tokens=None),
         "Trainer, our batches": partial(trainer, tokens=tokens),
     }
-    teacher, student = models(given.pieces)
+    if given.device != "cpu":
+        fast = partial(ours, embeddings="rows", dropout="auto", precision="bf16")
+        sides |= {
+            "bf16: headstart, 1,024": partial(fast, tokens=1024),
+            "bf16: headstart, 8,192": partial(fast, tokens=8192),
+            "bf16: Trainer": partial(trainer, tokens=None, bf16=True),
+        }
+    teacher, student = (model.to(given.device) for model in models(given.pieces))
+    ours(text, teacher, copy.deepcopy(student), embeddings="rows", tokens=tokens, dropout="auto")
     inner = sum(p.numel() for p in student.bert.encoder.parameters() if p.dim() > 1)
-    work, rate = 6 * inner * EPOCHS * int(train.lengths.sum()), products()
+    work, rate = 6 * inner * EPOCHS * int(train.lengths.sum()), products(given.device)
     print(
         f"{len(train)} texts, {train.lengths.sum():,} pieces, {EPOCHS} epochs; a table of "
-        f"{given.pieces:,}; {torch.get_num_threads()} threads, {rate / 1e9:.0f} GFLOP/s"
+        f"{given.pieces:,}; {torch.get_num_threads()} threads, {given.device}, "
+        f"{rate / 1e9:,.0f} GFLOP/s"
     )
     print(f"{'limit (student alone)':<26}{work / rate:7.1f} s")
     found: dict[str, dict[str, float]] = {}

@@ -13,9 +13,10 @@ from headstart.general import generalize
 from headstart.groundwork import samples_for
 from headstart.prepare import open_accelerator
 from headstart.run import run
-from headstart.stages import open_teacher, open_text
+from headstart.stages import open_teacher
 from headstart.student import make_student
 from headstart.study import study
+from headstart.tokenized import open_text
 from world import world
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         """console store reader assembly cutting checkpoint packed student places stream principal
         refit measure calibration merging state
         features prepare
-        evaluate teacher train tune stages groundwork general starts repair bench""",
+        evaluate teacher train tune tokenized stages groundwork general starts repair bench""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
     "studies": ("results plan pace forecast board run study cluster steps checkup", ""),

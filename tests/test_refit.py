@@ -338,13 +338,14 @@ def test_a_student_in_training_mode_is_refitted_without_dropout() -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_bfloat16_gives_nearly_the_same() -> None:
+@pytest.mark.parametrize("variant", ["bert", "deberta-v2", "modernbert"])
+def test_bfloat16_gives_nearly_the_same(variant: str) -> None:
     found: list[float] = []
     for bf16 in (False, True):
-        teacher, made = small("bert")
+        teacher, made = small(variant)
         refit(made.model, teacher, made.selection, sample(), bf16=bf16)
         found.append(distance(made.model, teacher))
-    teacher, made = small("bert")
+    teacher, made = small(variant)
     copied = distance(made.model, teacher)
     assert abs(found[1] - found[0]) < 0.1 * (copied - found[0])
 

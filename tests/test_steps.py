@@ -18,9 +18,9 @@ from headstart.checkup import check, told
 from headstart.errors import HeadstartError
 from headstart.forecast import describe, estimate, how_long
 from headstart.loading import apply
-from headstart.stages import open_text
 from headstart.steps import distil, evaluate_model, finetune
 from headstart.study import plan_runs, to_time
+from headstart.tokenized import open_text
 from tiny import tiny_model, tiny_tokenizer
 from world import LABELS, world, write_texts
 

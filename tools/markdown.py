@@ -12,6 +12,7 @@ import sys
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from headstart.machine import told
 from headstart.tables import Table, cells, heads, percent, read_records, tabulate
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ def main() -> None:
     taught = [percent(point["dev"] or 0.0) for point in records[0].teacher_curve]
     if taught:
         print(f"The teacher's dev scores: {' '.join(taught)}.")
-    machine = records[0].hardware
-    print(f"Seeds {seeds}; {machine['processor']}, {machine['cores']} cores; commit {commits}.")
+    print(f"Seeds {seeds}; {told(records[0].hardware)}; commit {commits}.")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from headstart.labels import lacking
 from headstart.loading import expand
 from headstart.plan import Size, plan_sizes
 from headstart.prepare import check_tracker
-from headstart.stages import base_of, open_text
+from headstart.stages import base_of
 from headstart.steps import check_lengths
+from headstart.tokenized import open_text
 from headstart.tune import searches
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from headstart.reader import Opened
     from headstart.recipe import Recipe
-    from headstart.stages import Text
+    from headstart.tokenized import Text
 
     T = TypeVar("T")
 

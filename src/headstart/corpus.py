@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +16,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError, combine
+from headstart.folders import stamp
 from headstart.gather import gather
 from headstart.labels import check_known, check_tags
 from headstart.rows import check_rows, count_stray_inside, find_leaks, pairs_of
 from headstart.sources import COLUMNS, SPLIT_NAMES, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from headstart.recipe import Data
     from headstart.rows import Leak
@@ -71,6 +73,13 @@ def load_corpus(data: Data, task: str) -> Corpus:
     Raises:
         HeadstartError: What is wrong with the files, all of them at once.
     """
+    return _load(cast("Hashable", data), task, stamp(data.folder))
+
+
+@lru_cache(maxsize=4)
+def _load(data: Data, task: str, files: Hashable) -> Corpus:
+    """Read a corpus, once for as long as its files stay: runs of a study share it."""
+    del files  # part of the cache's key only
     source = source_of(data)
     if source.task not in (None, task):
         raise HeadstartError(

@@ -222,11 +222,16 @@ def collate(encoded: Encoded, index: Ints, *, device: torch.device | None = None
     )
     inputs = {"input_ids": ids, "attention_mask": mask}
     return Batch(
-        {k: torch.from_numpy(v).to(device) for k, v in inputs.items()},
-        rows=torch.from_numpy(rows).to(device),
-        gold=torch.from_numpy(encoded.gold[units]).to(device),
+        {k: to_device(v, device) for k, v in inputs.items()},
+        rows=to_device(rows, device),
+        gold=to_device(encoded.gold[units], device),
         units=units,
     )
+
+
+def to_device(values: NDArray[Any], device: torch.device | None) -> Tensor:
+    """Put values on a device, without waiting for what it is doing."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def unit_logits(logits: Tensor, batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from headstart import metrics
 from headstart.console import track
-from headstart.encode import collate, pack, unit_logits, word_predictions
+from headstart.encode import collate, pack, to_device, unit_logits, word_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Padded pieces of one forward pass without gradients: a processor's caches hold the neurons of so
 # many, and more are slower (docs/performance.md); an accelerator wants to be filled.
 BATCH_TOKENS = {"cpu": 1024}
-ELSEWHERE = 4096
+ELSEWHERE = 16384
 SPARE = 16  # a batch ends where its padding would be more than the budget over this
 
 
@@ -47,19 +47,21 @@ def predict(
     order = np.argsort(-encoded.lengths, kind="stable")
     batches = pack(encoded.lengths, order, tokens=tokens, spare=tokens // SPARE)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    logits = torch.zeros(len(encoded.gold), number_of_labels(model))
+    logits = torch.zeros(
+        len(encoded.gold), number_of_labels(model), device=accelerator.device
+    )  # fetched once, at the end
     was_training = model.training
     model.eval()
     with torch.inference_mode(), track(label, len(mine), "batches") as advance:
         for index in mine:
             batch = collate(encoded, index, device=accelerator.device)
             output = unit_logits(model(**batch.inputs).logits, batch)
-            logits[torch.from_numpy(batch.units)] = output.float().cpu()
+            logits[to_device(batch.units, logits.device)] = output.float()
             advance()
     model.train(was_training)
     if accelerator.num_processes > 1:  # every unit is zero on all processes but one
-        logits = cast("torch.Tensor", accelerator.reduce(logits.to(accelerator.device))).cpu()
-    return logits.numpy()
+        logits = cast("torch.Tensor", accelerator.reduce(logits))
+    return logits.cpu().numpy()
 
 
 def number_of_labels(model: PreTrainedModel) -> int:

@@ -17,7 +17,8 @@ from headstart.groundwork import measured_rules
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, plan_sizes
 from headstart.prepare import has_fast_bf16, rate_of_dropout, reads_labels
-from headstart.stages import base_of, open_text, teacher_data
+from headstart.stages import base_of, teacher_data
+from headstart.tokenized import open_text
 from headstart.tune import FIRST, searches
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from headstart.recipe import Recipe
     from headstart.settings import Train
-    from headstart.stages import Text
+    from headstart.tokenized import Text
 
 # What follows was fitted to the seconds of 40 runs: see docs/performance.md.
 EFFICIENCY = {"fp32": 0.7, "bf16": 0.5}  # share of bare products that one thread's training reaches
@@ -46,7 +47,9 @@ BUSY = 0.6  # load for each processor from which on an estimate says so
 
 
 def busy() -> str:
-    """Say that other programs hold this machine, which no estimate knows; empty if none do."""
+    """Say what no estimate knows: an accelerator's speed, or other programs; empty if neither."""
+    if torch.accelerator.is_available():
+        return ", if its processor did it; the first run shows how fast its accelerator is"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load < BUSY * (os.cpu_count() or 1):
         return ""
@@ -55,16 +58,13 @@ def busy() -> str:
 
 @cache
 def matrix_rate(precision: str = "fp32") -> float:
-    """Measure this machine's matrix products for a fifth of a second.
+    """Measure this machine's matrix products for a fifth of a second: operations per second.
 
     One thread is measured at its best, and others are counted on top of it: what else the machine
     is doing just now says nothing about the hours to come.
 
     Args:
         precision: fp32 or bf16.
-
-    Returns:
-        Floating-point operations per second.
     """
     threads = torch.get_num_threads()
     kind = torch.bfloat16 if precision == "bf16" else torch.float32

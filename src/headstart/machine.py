@@ -9,6 +9,10 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LIBRARIES = ("headstart", "torch", "transformers", "tokenizers", "accelerate", "numpy", "pyarrow")
 
@@ -24,10 +28,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, str | int]:
-    """The processor, and how many cores this process may use."""
+def hardware(accelerator: str | None = None) -> dict[str, str | int]:
+    """The processor, how many cores this process may use, and what else worked.
+
+    Args:
+        accelerator: Name of the one that held the models; None where the processor did.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": _processor(), "cores": cores or 1, "system": platform.system()}
+    found = {"processor": _processor(), "cores": cores or 1, "system": platform.system()}
+    return {**found, "accelerator": accelerator} if accelerator else found
+
+
+def told(made_on: Mapping[str, str | int]) -> str:
+    """Write hardware, as `hardware` gives it, in a few words."""
+    first = f"{made_on['accelerator']}; " if "accelerator" in made_on else ""
+    return f"{first}{made_on['processor']}, {made_on['cores']} cores, {made_on['system']}"
 
 
 def _processor() -> str:

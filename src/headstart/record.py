@@ -63,7 +63,7 @@ class Record:
         shape: Sizes under teacher and student.
         versions: Of Python and libraries.
         fingerprints: SHA-256 of data and weights.
-        hardware: The processor, and how many cores.
+        hardware: The processor, how many cores, and the accelerator if one was used.
         commit: Of the code, where it is known.
         precision: Of the training: fp32 or bf16.
         leaks: Test or dev rows whose text is in train: language, split, rows, conflicts (rows

@@ -10,7 +10,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart import charts
+from headstart import charts, machine
 from headstart.answers import (
     SHARES,
     against,
@@ -121,10 +121,7 @@ def _examples(insight: Insight) -> dict[str, int]:
 def _made(insight: Insight) -> dict[str, list[str]]:
     """List the machines, versions and commits of all runs, each once."""
     runs = [record for column in insight.table.columns for record in column.records]
-    machines = (
-        f"{r.hardware['processor']}, {r.hardware['cores']} cores, {r.hardware['system']}"
-        for r in runs
-    )
+    machines = (machine.told(record.hardware) for record in runs)
     versions = (f"{name} {version}" for r in runs for name, version in r.versions.items())
     commits = (record.commit for record in runs if record.commit)
     found = {"machines": machines, "versions": versions, "commits": commits}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from headstart import checkpoint, machine
 from headstart.encode import word_predictions
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from headstart.recipe import Recipe
     from headstart.ridge import Fitted
     from headstart.selection import Selection
-    from headstart.stages import Teacher, Text
+    from headstart.stages import Teacher
+    from headstart.tokenized import Text
     from headstart.train import Progress
     from headstart.tune import Trial
 
@@ -60,6 +62,13 @@ class Trained:
     trials: list[Trial]
     progress: Progress
     rate_of: str | None  # signature of the run that made the trials; None for this one
+
+
+def _name_of(device: torch.device) -> str | None:
+    """Name an accelerator; None for the processor."""
+    if device.type == "cpu":
+        return None
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def score_splits(text: Text, logits: Logits) -> Scores:
@@ -137,7 +146,7 @@ def record_of(
             "teacher": teacher.weights,
             **({"text": trained.text} if trained.text else {}),
         },
-        hardware=machine.hardware(),
+        hardware=machine.hardware(_name_of(trained.model.device)),
         commit=machine.commit(),
         marks=_marks(text, logits["student"]["test"], scores),
         precision=trained.progress.precision,

@@ -22,17 +22,10 @@ from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import open_accelerator
 from headstart.record import Record, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
-from headstart.stages import (
-    add_unlabelled,
-    base_of,
-    fingerprint_of,
-    job_for,
-    open_teacher,
-    open_text,
-    teacher_data,
-)
+from headstart.stages import base_of, fingerprint_of, job_for, open_teacher, teacher_data
 from headstart.starts import start_of
 from headstart.teacher import teacher_pass
+from headstart.tokenized import add_unlabelled, open_text
 from headstart.train import Dev
 from headstart.tune import learn, trials_of
 
@@ -46,7 +39,8 @@ if TYPE_CHECKING:
     from headstart.calibration import Unlabelled
     from headstart.groundwork import Prints
     from headstart.recipe import Recipe
-    from headstart.stages import Teacher, Text
+    from headstart.stages import Teacher
+    from headstart.tokenized import Text
     from headstart.tune import Trial
 
 SHARED = ("base", "teachers", "passes", "starts")  # found by what they hold, whoever made them

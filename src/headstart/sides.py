@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from headstart.walk import Read, Walk
 
 
+ROOM = 0.25  # share of an accelerator's memory that is left to others
+
+
 class Scratch:
     """Tensors by batch, in an unnamed file, so that memory does not grow with the text."""
 
@@ -34,9 +37,13 @@ class Scratch:
         finalize(self, self.file.close)
         self.places: dict[int, tuple[int, torch.Size, torch.dtype]] = {}
         self.end = 0
+        self.held: dict[int, Tensor] = {}  # what stays on an accelerator
 
     def __setitem__(self, batch: int, tensor: Tensor) -> None:
         """Keep a batch's tensor; a later one of the same shape takes its place."""
+        if batch not in self.places and has_room(tensor):
+            self.held[batch] = tensor.detach().clone()
+            return
         content = tensor.cpu().contiguous().numpy()
         if batch not in self.places:
             self.places[batch] = (self.end, tensor.shape, tensor.dtype)
@@ -53,12 +60,22 @@ class Scratch:
             ) from fault
 
     def __getitem__(self, batch: int) -> Tensor:
-        """Read a batch's tensor."""
+        """Read a batch's tensor; the caller may change it."""
+        if batch in self.held:
+            return self.held[batch].clone()
         start, shape, dtype = self.places[batch]
         tensor = torch.empty(shape, dtype=dtype)
         self.file.seek(start)
         self.file.readinto(tensor.numpy().data)
         return tensor
+
+
+def has_room(tensor: Tensor) -> bool:
+    """Whether a tensor is on an accelerator of which much is free: it stays there."""
+    if tensor.device.type != "cuda":
+        return False
+    free, whole = torch.cuda.mem_get_info()
+    return free > ROOM * whole
 
 
 @dataclass(slots=True)

@@ -5,80 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from headstart import checkpoint, packed
 from headstart.calibration import every_text, unlabelled
 from headstart.console import say
-from headstart.corpus import epoch_order, load_corpus, narrowed
-from headstart.encode import encode
-from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
+from headstart.corpus import epoch_order, load_corpus
 from headstart.folders import atomic_write
-from headstart.objectives import UNLABELLED
 from headstart.reader import PACKAGED, find_folder
 from headstart.recipe import RESULT_VERSION
-from headstart.sources import COLUMNS
 from headstart.teacher import alone
-from headstart.train import Dev, Job
+from headstart.tokenized import open_text
+from headstart.train import Job
 from headstart.tune import learn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from accelerate import Accelerator
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from headstart.calibration import Unlabelled
-    from headstart.corpus import Corpus
-    from headstart.encode import Encoded
     from headstart.recipe import Recipe
     from headstart.settings import Data, Train
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A corpus, tokenized."""
-
-    corpus: Corpus
-    splits: Mapping[str, Encoded]
-    data: Data
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """All languages, trained-on ones first."""
-        return (*self.corpus.languages, *self.corpus.zero_shot)
-
-    @property
-    def longest(self) -> int:
-        """Pieces of the longest example."""
-        return max(split.longest for split in self.splits.values())
-
-    @property
-    def floor(self) -> float:
-        """Dev score of always answering the commonest class of train."""
-        train, dev = self.splits["train"], self.splits["dev"]
-        known = train.words[train.words != UNLABELLED]
-        commonest = np.bincount(known, minlength=len(self.corpus.labels)).argmax()
-        always = np.zeros((len(dev.gold), len(self.corpus.labels)), np.float32)
-        always[:, commonest] = 1.0
-        return self.score(dev, always)
-
-    def score(self, split: Encoded, logits: NDArray[np.float32]) -> float:
-        """Main metric, mean over languages."""
-        return mean_score(score_languages(split, logits, self.corpus.labels), self.corpus.task)
-
-    def judge(self, accelerator: Accelerator, model: PreTrainedModel) -> Dev:
-        """Judge a model on dev."""
-        dev = self.splits["dev"]
-        logits = predict(model, dev, accelerator, label="dev")
-        return Dev(self.score(dev, logits), cross_entropy(dev, logits))
+    from headstart.tokenized import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,62 +46,6 @@ class Teacher:
     folder: Path | None  # where it was written, if it was fine-tuned here
     seconds: float = 0.0
     curve: tuple[dict[str, float], ...] = ()
-
-
-def open_text(
-    data: Data,
-    task: str,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    learned: Sequence[str] | None = None,
-) -> Text:
-    """Read and tokenize a corpus.
-
-    Args:
-        data: Which one, and how much of it.
-        task: classification or tagging.
-        tokenizer: Of the model that reads it.
-        learned: Languages whose train and dev rows are kept; None keeps all.
-
-    Raises:
-        HeadstartError: As `load_corpus` does.
-    """
-    corpus = narrowed(load_corpus(data, task), learned)
-    languages = (*corpus.languages, *corpus.zero_shot)
-    splits = {
-        name: encode(table, tokenizer, task=task, languages=languages, max_length=data.max_length)
-        for name, table in corpus.splits.items()
-    }
-    return Text(corpus, splits, data)
-
-
-def add_unlabelled(
-    text: Text, more: Unlabelled, tokenizer: PreTrainedTokenizerBase, count: int, *, seed: int
-) -> Text:
-    """Put unlabelled text into train, for the teacher to answer.
-
-    Args:
-        text: A corpus, tokenized.
-        more: Texts by language.
-        tokenizer: The teacher's.
-        count: Texts of each language; one that has fewer gives all.
-        seed: Of the draw.
-    """
-    task, languages = text.corpus.task, text.languages
-    column, answer = COLUMNS[task]
-    rng = np.random.default_rng((seed, 3))
-    drawn = {
-        k: [rows[i] for i in rng.permutation(len(rows))[:count]] for k, rows in more.texts.items()
-    }
-    rows = [row for language in drawn.values() for row in language]
-    blank = [[UNLABELLED] * len(row) if task == "tagging" else UNLABELLED for row in rows]
-    names = [name for name, language in drawn.items() for _ in language]
-    train = text.corpus.splits["train"].select(["language", column, answer])
-    table = pa.concat_tables([train, pa.table([names, rows, blank], schema=train.schema)])
-    encoded = encode(
-        table, tokenizer, task=task, languages=languages, max_length=text.data.max_length
-    )
-    return replace(text, splits={**text.splits, "train": encoded})
 
 
 def job_for(

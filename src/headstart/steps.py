@@ -17,7 +17,8 @@ from headstart.loading import data_of
 from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import open_accelerator
 from headstart.reader import read_config, read_selection
-from headstart.stages import add_unlabelled, job_for, open_text
+from headstart.stages import job_for
+from headstart.tokenized import add_unlabelled, open_text
 from headstart.tune import learn
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from headstart.layout import Head
     from headstart.settings import Data, Train
-    from headstart.stages import Text
+    from headstart.tokenized import Text
     from headstart.train import Progress
 
     T = TypeVar("T")

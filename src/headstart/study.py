@@ -23,6 +23,7 @@ from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
 from headstart.record import read_record, read_runs, write_runs
 from headstart.run import SHARED, run, run_signature
+from headstart.stages import base_of
 from headstart.tune import searches
 
 if TYPE_CHECKING:
@@ -64,8 +65,11 @@ def study(
     out = Path(out)
     _refuse_taken(out)
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / ".lock"):  # the base is written by one process
-        planned = plan_runs(recipe, out)
+    with FileLock(out / ".lock"):  # packed bases are written by one process
+        for _, one in expand(recipe):
+            base_of(one, out)
+    planned = plan_runs(recipe, out)
+    with FileLock(out / ".lock"):
         _refuse_others(out, {one.key for one in planned})
         atomic_write(out / "study.yaml", to_yaml(recipe))
         write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])

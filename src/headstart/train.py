@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from headstart.console import track
-from headstart.encode import collate, pack, unit_logits
+from headstart.encode import collate, pack, to_device, unit_logits
 from headstart.errors import HeadstartError
 from headstart.objectives import needs_features, needs_teacher, weighted
 from headstart.prepare import choose_precision, first_says, optimizer_for, rate_at, trainable
@@ -77,7 +77,7 @@ class Progress:
     since_best: int = 0  # evaluations without a new best; the untrained weights' does not count
     processes: int = 1  # that share each batch
     precision: str = ""  # fp32 or bf16; decided once, so that a resumed training keeps it
-    loss_sum: float = 0.0  # of the steps since the last evaluation
+    loss_sum: float = 0.0  # of the steps since the last evaluation, those still on the device apart
     curve: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
 
@@ -176,6 +176,7 @@ def _loop(
     wrapped, running = job.accelerator.prepare(model, optimizer)
     bf16 = progress.precision == "bf16"
     saved = mark = time.perf_counter()
+    losses: list[Tensor] = []  # not looked at before they must be: an accelerator works ahead
     with track(job.label, total) as advance:
         advance(progress.step)
         for index in _from(job, progress.step, total):
@@ -184,19 +185,23 @@ def _loop(
             rate = job.learning_rate * rate_at(progress.step, total, settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            progress.loss_sum += _step(wrapped, running, job, index, bound, bf16=bf16)
+            losses.append(_step(wrapped, running, job, index, bound, bf16=bf16))
             progress.step += 1
-            progress.tokens += int(job.data.lengths[index].sum())
+            progress.tokens += _pieces(job, index)
+            judges = progress.step % every == 0 or progress.step == total
+            due = time.perf_counter() - saved > 60 * settings.checkpoint_minutes
+            saves = job.folder is not None and first_says(job.accelerator, due)
+            if judges or saves:
+                _gather(progress, losses)
             now = time.perf_counter()
             progress.seconds, mark = progress.seconds + now - mark, now
-            if progress.step % every == 0 or progress.step == total:
+            if judges:
                 _judge(model, job, progress, min(every, (progress.step - 1) % every + 1))
                 if progress.best_step == progress.step:
                     best.update({n: p.detach().clone() for n, p in learned.items()})
                 mark = time.perf_counter()
             advance(1, f"dev {progress.best_score:.3f}" if progress.curve else "")
-            due = mark - saved > 60 * settings.checkpoint_minutes
-            if job.folder is not None and first_says(job.accelerator, due):
+            if job.folder is not None and saves:
                 save_state(job.folder, learned, best, optimizer, asdict(progress))
                 saved = mark
 
@@ -215,8 +220,12 @@ def _step(
     bound: Bound | None,
     *,
     bf16: bool,
-) -> float:
-    """Take one step on a global batch, of which this process computes its share."""
+) -> Tensor:
+    """Take one step on a global batch, of which this process computes its share.
+
+    Returns:
+        This process' share of the loss, on the device.
+    """
     accelerator = job.accelerator
     world, rank = accelerator.num_processes, accelerator.process_index
     share = index[rank::world]
@@ -230,19 +239,31 @@ def _step(
         logits = unit_logits(model(**batch.inputs).logits, batch)
     target = None
     if job.teacher is not None:
-        target = torch.from_numpy(job.teacher[batch.units]).to(logits.device)
+        target = to_device(job.teacher[batch.units], logits.device)
     losses = weighted(job.settings.objective, logits, target, batch.gold)
     starts = job.data.unit_starts
     units = max(int((starts[index + 1] - starts[index]).sum()), 1)  # of all processes
     loss = losses.sum() * (0.0 if idle else world / units)  # processes' gradients are averaged
     if bound is not None:
-        tokens = int(job.data.lengths[index].sum())
+        tokens = _pieces(job, index)
         loss = loss + bound.loss(seen, batch) * (0.0 if idle else world / tokens)
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
     accelerator.clip_grad_norm_(model.parameters(), job.settings.clip)
     optimizer.step()
-    return float(loss.detach()) / world
+    return loss.detach() / world
+
+
+def _pieces(job: Job, index: Ints) -> int:
+    """Count the real pieces of a batch."""
+    return int((job.data.starts[index + 1] - job.data.starts[index]).sum())
+
+
+def _gather(progress: Progress, losses: list[Tensor]) -> None:
+    """Fetch the losses, which waits until the device has done all steps so far."""
+    for loss in torch.stack(losses).tolist():  # one by one: an interrupted run adds up the same
+        progress.loss_sum += loss
+    losses.clear()
 
 
 def _judge(model: PreTrainedModel, job: Job, progress: Progress, steps: int) -> None:

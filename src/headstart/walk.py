@@ -191,7 +191,12 @@ def _idling(modules: Sequence[nn.Module]) -> Generator[None]:
     """Let linear maps give zeros, which nothing reads."""
 
     def idle(width: int) -> Callable[[Tensor], Tensor]:
-        return lambda x: x.new_zeros(*x.shape[:-1], width)
+        def zeros(x: Tensor) -> Tensor:
+            at = x.device.type  # in the type that the map would give: models look at it
+            kind = torch.get_autocast_dtype(at) if torch.is_autocast_enabled(at) else x.dtype
+            return x.new_zeros(*x.shape[:-1], width, dtype=kind)
+
+        return zeros
 
     for module in modules:
         module.forward = idle(cast("Tensor", module.weight).shape[0])
