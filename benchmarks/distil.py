@@ -108,7 +108,7 @@ class Batches:
         """Cut them at random, or as headstart does."""
         self.train, self.epoch = text.splits["train"], 0
         settings = Train.model_validate({"batch_tokens": tokens or BATCH})
-        self.job = job_for(text, settings, Accelerator(cpu=True), seed=0)
+        self.job = job_for(text, settings, Accelerator(), seed=0)  # the one that is open
         self.by_length = tokens is not None
 
     def __len__(self) -> int:

@@ -41,6 +41,24 @@ def texts(language: str) -> Columns:
     }
 
 
+def test_a_corpus_is_read_once_for_as_long_as_its_files_stay(tmp_path: Path) -> None:
+    build(tmp_path, texts)
+    asked = Data(corpus="local", folder=tmp_path, languages=TRAINED, zero_shot=ZERO_SHOT)
+    first = load_corpus(asked, "classification")
+    assert load_corpus(asked.model_copy(), "classification") is first
+    assert load_corpus(asked.model_copy(update={"test_per_language": 1}), "classification") != first
+
+    def renamed(columns: Columns) -> None:
+        columns["text"] = [text.upper() for text in columns["text"]]
+
+    build(tmp_path, texts, renamed)
+    other = load_corpus(asked, "classification")
+    assert other.fingerprint != first.fingerprint
+    (tmp_path / "de.parquet").unlink()
+    with pytest.raises(HeadstartError, match="de"):
+        load_corpus(asked, "classification")
+
+
 def words(language: str) -> Columns:
     """The same for tagging."""
     columns = texts(language)

@@ -101,6 +101,15 @@ def test_what_is_peculiar_about_the_text_is_said() -> None:
     assert said in remarks(record(leaks=(dropped,)))
 
 
+def test_of_many_languages_those_with_the_most_are_named() -> None:
+    many = tuple(
+        {"language": f"l{i:02}", "split": "test", "rows": i + 1, "conflicts": 0} for i in range(52)
+    )
+    (said,) = (line for line in remarks(record(leaks=many)) if "in train too" in line)
+    named = ", ".join(f"l{i:02} {i + 1}" for i in range(51, 39, -1))
+    assert said == f"1,378 test rows stand in train too: {named} and fewer in 40 more."
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from headstart import sides
 from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
 from headstart.encode import Encoded, collate
 from headstart.errors import HeadstartError
@@ -281,6 +283,16 @@ def weights_after(variant: str, seen: Sample, *, training: bool = False) -> list
     refit(made.model, teacher, made.selection, seen)
     assert not made.model.training
     return [weight.detach() for weight in made.model.parameters()]
+
+
+def test_what_stays_on_an_accelerator_is_what_a_file_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activations kept as tensors, all or every other, give the bits of those on disk."""
+    plain = weights_after("bert", sample())
+    turns = itertools.cycle([True, False])
+    for has_room in (lambda _: True, lambda _: next(turns)):
+        monkeypatch.setattr(sides, "has_room", has_room)
+        kept = weights_after("bert", sample())
+        assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
 
 
 Keep = Callable[[Side, str, Sequence[str], Scratch], None]

@@ -334,6 +334,30 @@ def test_trials_of_fresh_weights_are_counted_as_they_are_repeated(
     assert whole / alone == pytest.approx(1 + share)
 
 
+def test_text_is_tokenized_once_for_each_tokenizer(made: tuple[Recipe, Path]) -> None:
+    data, task = made[0].data, made[0].task
+    first = open_text(data, task, tiny_tokenizer())
+    assert open_text(data, task, tiny_tokenizer()) is first
+    assert open_text(data.model_copy(update={"max_length": 4}), task, tiny_tokenizer()) is not first
+    other = tiny_tokenizer()
+    other.add_tokens(["zzz"])
+    again = open_text(data, task, other)
+    assert again is not first
+    assert again.corpus is first.corpus
+
+
+def test_an_estimate_says_that_it_counts_on_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forecast.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert forecast.busy() == ""
+    monkeypatch.setattr(forecast.torch.accelerator, "is_available", lambda: True)
+    assert forecast.describe([{"student": 30.0}]) == (
+        "about 30 s on this machine (student 30 s), if its processor did it; the first run shows "
+        "how fast its accelerator is"
+    )
+
+
 def test_a_teacher_answers_only_what_is_asked_and_once(made: tuple[Recipe, Path]) -> None:
     text = open_text(made[0].data, made[0].task, tiny_tokenizer())
     one = {"teacher.examples_per_language": 9}  # of which all runs' teacher is tuned

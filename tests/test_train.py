@@ -204,6 +204,22 @@ def test_a_state_of_other_parameters_is_refused(tmp_path: Path, accelerator: Acc
         fit(tiny_model("bert", "classification", layers=3, labels=LABELS), task)
 
 
+def test_nothing_is_fetched_between_two_looks_at_dev(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gather, counts = train._gather, list[int]()
+
+    def counted(progress: train.Progress, losses: list[torch.Tensor]) -> None:
+        counts.append(len(losses))
+        gather(progress, losses)
+
+    monkeypatch.setattr(train, "_gather", counted)
+    done = fit(fresh(), job(drawn(), accelerator, max_steps=11, eval_every=4))
+    assert counts == [4, 4, 3]
+    assert [point["step"] for point in done.curve] == [4, 8, 11]
+    assert done.loss_sum == 0.0
+
+
 def test_rows_train_as_the_whole_table_does(accelerator: Accelerator) -> None:
     models: dict[str, PreTrainedModel] = {}
     for mode in ("train", "rows", "freeze"):

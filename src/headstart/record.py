@@ -128,16 +128,14 @@ class Record:
         """
         content = _parsed(text, where)
         known = {f.name: f for f in fields(Record)}
-        later = sorted(set(content) - set(known))
-        if later:
+        if later := sorted(set(content) - set(known)):
             raise HeadstartError(
                 f"the record has unknown keys: {', '.join(later)}",
                 where=where,
                 way_out="read it with the later version of headstart that wrote it",
             )
         needed = {n for n, f in known.items() if f.default is f.default_factory is MISSING}
-        missing = sorted(needed - set(content))
-        if missing:
+        if missing := sorted(needed - set(content)):
             raise _no_record(where, f"it lacks {', '.join(missing)}")
         made = {
             k: tuple(cast("list[object]", v)) if k in _TUPLES else v for k, v in content.items()
@@ -202,25 +200,26 @@ def remarks(record: Record) -> list[str]:
         rows = {str(leak["language"]): cast("int", leak["rows"]) for leak in found}
         odd = sum(cast("int", leak["conflicts"]) for leak in found)
         if found:
-            stand = "row stands" if sum(rows.values()) == 1 else "rows stand"
+            stand = "row stands" if (whole := sum(rows.values())) == 1 else "rows stand"
             said.append(
-                f"{sum(rows.values()):,} {split} {stand} in train too: {_counts(rows)}"
+                f"{whole:,} {split} {stand} in train too: {_counts(rows)}"
                 + (f"; for {odd:,} of them no copy has the same label" if odd else "")
                 + ("; their copies were left out of train." if found[0].get("dropped") else ".")
             )
     if record.text_left_out:
         which = "unlabelled texts stand in dev or test too, and were left out"
         said.append(f"{record.text_left_out:,} {which}.")
-    cut = {split: count for split, count in record.truncated.items() if count}
-    if cut:
+    if cut := {split: count for split, count in record.truncated.items() if count}:
         said.append(f"The maximum length cuts off words: {_counts(cut)}.")
     if record.stray_inside:
         said.append(f"I- tags that continue nothing, read as B-: {_counts(record.stray_inside)}.")
     return said
 
 
-def _counts(of: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in of.items())
+def _counts(of: Mapping[str, int], shown: int = 12) -> str:
+    most = sorted(of.items(), key=lambda pair: -pair[1])[:shown] if len(of) > shown else of.items()
+    more = f" and fewer in {len(of) - shown} more" if len(of) > shown else ""
+    return ", ".join(f"{name} {count:,}" for name, count in most) + more
 
 
 def _parsed(text: str, where: str) -> dict[str, object]:

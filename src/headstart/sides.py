@@ -44,6 +44,7 @@ class Scratch:
         if batch not in self.places and has_room(tensor):
             self.held[batch] = tensor.detach().clone()
             return
+        self.held.pop(batch, None)
         content = tensor.cpu().contiguous().numpy()
         if batch not in self.places:
             self.places[batch] = (self.end, tensor.shape, tensor.dtype)
