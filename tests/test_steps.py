@@ -306,6 +306,14 @@ def test_a_start_that_arms_share_is_counted_once(
         (said,) = re.findall(r"refit ([\d.]+ \w+)", whole)
         return said
 
+    def measuring(*runs: Recipe) -> list[float]:
+        return [round(one["measuring"], 6) for one in estimate(runs, str(made[1]), text)]
+
+    shapes = [apply(recipe, {"student.layers": count, "init.ffn": "taylor"}) for count in (1, 2)]
+    ((first,), both) = measuring(shapes[0]), measuring(*shapes)
+    assert both == [first, 0.0]
+    assert first > 0
+
     more = [apply(recipe, {"train.max_steps": 0, "seed": seed}) for seed in (0, 1)]
     assert told(recipe) == told(recipe, recipe, more[0]) != told(recipe, more[1])
     fewer = apply(recipe, {"data.examples_per_language": 2})  # read by the refit, too

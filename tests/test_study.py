@@ -10,12 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from safetensors import safe_open
 
+from headstart import groundwork
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.forecast import how_long
 from headstart.groundwork import text_fingerprints
 from headstart.loading import expand
+from headstart.measure import measure
 from headstart.record import write_runs
 from headstart.report import report, shade
 from headstart.run import run, run_signature
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from transformers import PreTrainedModel
+
     from headstart.board import Board
     from headstart.recipe import Recipe
     from headstart.record import Record
     from headstart.settings import Data
     from headstart.study import Planned
+    from headstart.walk import Sample
 
 ARMS = {"copied": {"init.source": "teacher"}, "fresh": {"init.source": "scratch"}}
 
@@ -86,6 +92,46 @@ def test_arms_that_differ_in_training_share_their_start(tmp_path: Path) -> None:
     found = set((tmp_path / "out").glob("starts/*/*.json"))
     assert len(found) == 5
     assert all(path.stat().st_mtime_ns == at for path, at in starts.items())
+
+
+def test_students_of_all_shapes_share_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass over the text serves all shapes; another seed or rule has its own."""
+    rules: list[list[str]] = []
+
+    def counted(teacher: PreTrainedModel, sample: Sample, asked: list[str], *, seed: int) -> object:
+        rules.append(asked)
+        return measure(teacher, sample, asked, seed=seed)
+
+    monkeypatch.setattr(groundwork, "measure", counted)
+    recipe = apply(
+        world(tmp_path / "world"),
+        {"init.ffn": "taylor", "init.measure_tokens": 300, "train.max_steps": 0, "seeds": [0],
+         "grid": {"student.layers": [1, 2, 3]}},
+    )  # fmt: skip
+    records = study(recipe, tmp_path / "out")
+    assert rules == [["taylor"]]
+    (path,) = (tmp_path / "out").glob("starts/measured-*.safetensors")
+    with safe_open(path, "np") as file:
+        spent = float(file.metadata()["seconds"])
+    assert all(record.costs["init_seconds"] > spent > 0 for record in records)
+    alone = run(
+        apply(recipe, {"grid": {}, "seeds": [], "student.layers": 3}), tmp_path / "alone"
+    )  # measures by itself
+    assert rules == [["taylor"]] * 2
+    assert alone.scores == records[2].scores
+    for other in ({"seed": 1}, {"init.heads": "activation"}):
+        one = apply(recipe, {"grid": {}, "seeds": [], "student.layers": 3, **other})
+        run(one, tmp_path / str(len(rules)), shared=tmp_path / "out")
+    assert rules[2:] == [["taylor"], ["activation", "taylor"]]
+    kept = sorted((tmp_path / "out").glob("starts/measured-*.safetensors"))
+    assert len(kept) == 3
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:40])
+    again = apply(recipe, {"grid": {}, "seeds": [], "student.layers": 3, "student.ffn": 32})
+    with pytest.raises(HeadstartError, match="measured of a teacher is damaged"):
+        run(again, tmp_path / "again", shared=tmp_path / "out")
 
 
 def test_the_first_seed_chooses_the_rate_of_its_way(tmp_path: Path) -> None:

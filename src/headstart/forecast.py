@@ -39,8 +39,7 @@ FRESHER = 3.0  # the same for other first weights
 # learn nothing in the first, and least from the teacher alone.
 ROUNDS, FRESH_ROUNDS, FRESH_WITHOUT_LABELS = 1, 2, 3
 UNDROPPED = 0.92  # a step without dropout, of one with it
-# A refit: forward passes of both models, and what a normal equation costs (in double precision)
-# for each multiply-add of its sum.
+# A refit: forward passes of both models, and each multiply-add of its sums, in double precision.
 REFIT_PASSES, REFIT_SUMS = 2.1, 6.9
 BYTES = 2  # of a file of text for each piece: compressed ones have as few
 BUSY = 0.6  # load for each processor from which on an estimate says so
@@ -102,7 +101,7 @@ def seconds_for(
         recipe: One run.
         text: Its corpus, tokenized.
         sizes: Teacher and student.
-        todo: What is not there yet: `teacher` to be fine-tuned, splits for it to answer.
+        todo: What is not there yet: `teacher` to tune, splits for it to answer, `measuring`.
 
     Returns:
         Seconds under teacher, `teacher pass`, measuring, refit, general, student and evaluation.
@@ -112,17 +111,16 @@ def seconds_for(
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
     teacher, student = (size.work * _each(recipe.train) for size in sizes)
     init, general = recipe.init, recipe.init.general
-    measured = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
+    read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
-    fit = _passes(recipe.train, pieces["train"], init.source) * _step(
-        recipe.train, teacher, student
-    )
+    step = _step(recipe.train, teacher, student)
+    fit = _passes(recipe.train, pieces["train"], init.source) * step
     judge = _judgements(recipe.train, pieces["train"], init.source) * pieces["dev"] * student
     return {
         "teacher": _tuning(recipe, pieces, sizes[0]) if "teacher" in todo else 0.0,
         "teacher pass": teacher * sum(pieces[name] for name in pieces if name in todo),
-        "measuring": 3 * teacher * measured if measured_rules(recipe) else 0.0,
+        "measuring": 3 * teacher * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
         "general": learned * (3 * student + teacher),
         "student": fit + judge,
@@ -248,6 +246,9 @@ def _shared(recipe: Recipe) -> dict[str, str]:
     rows = {"dev": f"{judged} in {learned}", "test": judged}
     if needs_teacher(recipe.train.objective):
         rows["train"] = f"{data.model_dump_json()} in {learned}, drawn by {drawn}"
+    if rules := sorted(measured_rules(recipe)):
+        looks = recipe.init.measure_tokens, recipe.init.measure_languages, recipe.seed
+        rows["measuring"] = f"{rules}, {looks} in {data.model_dump_json()}"
     shared = {name: f"{name} of {rows[name]} by {teacher}" for name in rows}
     return shared if given else {"teacher": teacher, **shared}
 

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from headstart import checkpoint
 from headstart.calibration import all_texts, sample_texts, unlabelled
 from headstart.console import say
 from headstart.corpus import load_corpus, narrowed
+from headstart.errors import HeadstartError
+from headstart.folders import atomic_write
 from headstart.measure import measure
 from headstart.prepare import choose_precision
 from headstart.reader import read_config
+from headstart.recipe import RESULT_VERSION
 from headstart.refit import refit
 from headstart.ridge import describe
 from headstart.rules import MEASURED
 from headstart.stream import after, settled
+from headstart.teacher import alone, pieces_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from accelerate import Accelerator
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from headstart.calibration import Rows
     from headstart.recipe import Recipe
     from headstart.ridge import Fitted
-    from headstart.rules import Measured
+    from headstart.rules import Measured, Scores
     from headstart.selection import Selection
     from headstart.settings import Data
     from headstart.stages import Teacher
@@ -145,25 +155,67 @@ def samples_for(
 
 
 def scores_for(
-    recipe: Recipe, teacher: PreTrainedModel, sample: Sample | None, accelerator: Accelerator
-) -> Measured:
-    """Measure the teacher for the rules of a recipe that look at text.
+    recipe: Recipe, teacher: Teacher, sample: Sample | None, folder: Path, accelerator: Accelerator
+) -> tuple[Measured, float]:
+    """Measure the teacher for the rules of a recipe that look at text, or read what was measured.
+
+    Students of any shape that look at the same text share one measurement.
 
     Args:
         recipe: Says which rules, and the seed.
         teacher: Is measured.
         sample: The text; None where no rule looks at text.
+        folder: Holds a file for each measurement.
         accelerator: Its first process' scores are those of all.
+
+    Returns:
+        The scores, and the seconds that they took whoever measured.
+
+    Raises:
+        HeadstartError: What lies there is damaged.
     """
     if sample is None:
-        return {}
-    found = measure(teacher, sample, measured_rules(recipe), seed=recipe.seed)
-    if accelerator.num_processes > 1:
-        for scores in (scores for rule in found.values() for scores in rule.values()):
-            told = torch.from_numpy(scores).to(accelerator.device)
-            torch.distributed.broadcast(told, 0)
-            scores[...] = told.cpu().numpy()
-    return found
+        return {}, 0.0
+    rules = sorted(measured_rules(recipe))
+    pieces, languages = pieces_fingerprint(sample.encoded), sample.encoded.language_ids.tolist()
+    what = json.dumps([teacher.weights, rules, recipe.seed, pieces, languages, RESULT_VERSION])
+    name = f"measured-{hashlib.sha256(what.encode()).hexdigest()[:16]}.safetensors"
+    with alone(accelerator, folder / name):
+        if (folder / name).exists():
+            return _read_scores(folder / name)
+        began = time.perf_counter()
+        found = measure(teacher.model, sample, rules, seed=recipe.seed)
+        if accelerator.num_processes > 1:
+            for scores in (scores for rule in found.values() for scores in rule.values()):
+                told = torch.from_numpy(scores).to(accelerator.device)
+                torch.distributed.broadcast(told, 0)
+                scores[...] = told.cpu().numpy()
+        spent = time.perf_counter() - began
+        if accelerator.is_main_process:
+            _write_scores(folder / name, found, spent)
+        accelerator.wait_for_everyone()
+    return found, spent
+
+
+def _write_scores(path: Path, found: Measured, seconds: float) -> None:
+    named = {f"{rule}.{size}": s for rule, sizes in found.items() for size, s in sizes.items()}
+    atomic_write(path, save(named, {"seconds": repr(seconds)}))
+
+
+def _read_scores(path: Path) -> tuple[Measured, float]:
+    found: dict[str, dict[str, Scores]] = {}
+    try:
+        with safe_open(path, "np") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                rule, size = name.split(".")
+                found.setdefault(rule, {})[size] = file.get_tensor(name)
+            return found, float(file.metadata()["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
+        raise HeadstartError(
+            f"what was measured of a teacher is damaged: {fault}",
+            where=str(path),
+            way_out="delete that file and run again",
+        ) from fault
 
 
 def refit_run(

@@ -83,11 +83,11 @@ def start_of(
     """
     samples = samples_for(recipe, texts, teacher.tokenizer)
     if not samples:
-        return _make(recipe, teacher, samples, accelerator)
+        return _make(recipe, teacher, samples, folder, accelerator)
     place = folder / _key(recipe, teacher, samples, accelerator)
     with alone(accelerator, place):
         if not (place / "start.json").exists():
-            start = _make(recipe, teacher, samples, accelerator)
+            start = _make(recipe, teacher, samples, folder, accelerator)
             if accelerator.is_main_process:
                 _write(place, start, teacher)
             accelerator.wait_for_everyone()
@@ -117,10 +117,14 @@ def _key(
 
 
 def _make(
-    recipe: Recipe, teacher: Teacher, samples: Mapping[str, Sample], accelerator: Accelerator
+    recipe: Recipe,
+    teacher: Teacher,
+    samples: Mapping[str, Sample],
+    folder: Path,
+    accelerator: Accelerator,
 ) -> Start:
+    scores, measuring = scores_for(recipe, teacher, samples.get("measure"), folder, accelerator)
     began = time.perf_counter()
-    scores = scores_for(recipe, teacher.model, samples.get("measure"), accelerator)
     made = make_student(
         teacher.model,
         base=teacher.base if recipe.init.source == "base" else None,
@@ -137,7 +141,7 @@ def _make(
     if "general" in samples:
         generalize(recipe, teacher, samples["general"], made, accelerator)
         spent = time.perf_counter() - refitted
-    return Start(made.model, selection, fitted, cut - began, refitted - cut, spent)
+    return Start(made.model, selection, fitted, measuring + cut - began, refitted - cut, spent)
 
 
 def _write(place: Path, start: Start, teacher: Teacher) -> None:
