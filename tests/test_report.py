@@ -113,6 +113,20 @@ def test_a_phone_scrolls_down_only(browser: Browser, out: Path) -> None:
 
 
 @pytest.mark.browser
+def test_a_sheet_of_paper_holds_its_width_in_dark_ink(browser: Browser, out: Path) -> None:
+    sheet = {"width": 794, "height": 1123}  # A4, at 96 dots an inch
+    page, said, _ = show(browser, out / "report.html", viewport=sheet, color_scheme="dark")
+    assert page.locator(".tools").first.is_visible()
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") == sheet["width"]
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+    assert not page.locator(".tools").first.is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    assert said == []
+    page.close()
+
+
+@pytest.mark.browser
 def test_long_names_of_a_grid_stay_in_their_columns(browser: Browser, out: Path) -> None:
     page, _, _ = show(browser, out / "report.html")
     heads = "[...document.querySelectorAll('thead th')]"
