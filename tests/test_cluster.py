@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from headstart.board import Board
 from headstart.checking import apply
-from headstart.cluster import OnRay
+from headstart.cluster import OnRay, _Driver
 from headstart.errors import HeadstartError
 from headstart.loading import to_yaml
 from headstart.study import study
 from world import world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headstart.recipe import Recipe
     from headstart.record import Record
@@ -96,6 +97,44 @@ def test_a_run_that_no_machine_can_take_is_refused(
     for cpus in (0, -1, float("nan")):
         with pytest.raises(HeadstartError, match="processors for a run"):
             study(plain[0], tmp_path / "out", engine=OnRay(cluster, cpus=cpus))
+
+
+class FakeRay:
+    """Says what a cluster has, and notes what a run asks for."""
+
+    def __init__(self, **has: float) -> None:
+        self.has, self.asked = has, dict[str, float]()
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.has
+
+    def remote(self, **asked: float) -> Callable[[object], object]:
+        self.asked = asked
+        return lambda task: task
+
+
+@pytest.mark.parametrize(
+    ("gpus", "has", "slots", "share"),
+    [
+        (1, {"CPU": 16, "GPU": 1}, 1, 1),
+        (0.1, {"CPU": 16, "GPU": 1}, 10, 0.1),
+        (0.3, {"CPU": 16, "GPU": 2}, 6, 0.3),
+        (0.1, {"CPU": 4, "GPU": 1}, 4, 0.1),
+        (0.1, {"CPU": 16}, 16, 0),
+    ],
+)
+def test_runs_share_an_accelerator_as_they_are_told(
+    gpus: float, has: dict[str, float], slots: int, share: float, tmp_path: Path
+) -> None:
+    ray = FakeRay(**has)
+    assert _Driver(ray, 1, gpus, Board({}, {}), tmp_path).slots() == slots
+    assert ray.asked["num_gpus"] == share
+
+
+@pytest.mark.parametrize("gpus", [0, -0.5, 1.5, 2, float("nan")])
+def test_a_share_that_is_none_is_refused(gpus: float, tmp_path: Path) -> None:
+    with pytest.raises(HeadstartError, match="of an accelerator for a run"):
+        OnRay(None, gpus=gpus)([], Board({}, {}), tmp_path)
 
 
 def test_a_fault_of_a_run_is_told_and_the_others_are_kept(

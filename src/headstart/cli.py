@@ -95,7 +95,7 @@ def run(
 
 
 @app.command()
-def study(
+def study(  # noqa: PLR0913 - one for each thing that can be said
     recipe: RecipeName,
     out: Out,
     address: Annotated[
@@ -105,6 +105,9 @@ def study(
     dry: Annotated[bool, typer.Option("--dry", help="Only list the runs, and their time.")] = False,
     ray: Annotated[bool, typer.Option("--ray", help="Make the runs on a Ray cluster.")] = False,
     cpus: Annotated[float, typer.Option(help="With --ray: processors of each run.")] = 1,
+    gpus: Annotated[
+        float, typer.Option(help="With --ray: share of a GPU for each run; 0.1: ten share one.")
+    ] = 1,
 ) -> None:
     """Make every run of a recipe's arms, grid and seeds. Finished runs are not made again."""
     from headstart.loading import load_recipe
@@ -127,7 +130,7 @@ def study(
     if ray:
         from headstart.cluster import OnRay
 
-        engine = OnRay(address, cpus)
+        engine = OnRay(address, cpus, gpus)
     records = run_study(found, out, engine=engine)
     _show_records(records)
     show_next(command_name(), ["study", recipe], settings or (), out, records)

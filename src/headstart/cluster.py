@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 REACH = 5.0  # seconds to wait for a cluster; Ray itself tries for minutes
 RETRIES = 3  # of a run whose worker died
 ROOM = 1_500_000_000  # bytes that a run takes beside its models: libraries, text, activations
+ROUNDING = 1e-6  # ten tenths are one
 COPIES = 5  # of a student's weights in training: gradients, two moments, the best so far
 
 
@@ -46,12 +47,14 @@ class OnRay:
 
     Args:
         address: Of a running cluster; None starts one on this machine.
-        cpus: Processors of each run, which are its threads; where the cluster has accelerators,
-            each run gets one.
+        cpus: Processors of each run, which are its threads.
+        gpus: Share of an accelerator that each run gets, where the cluster has any: one run does
+            not fill a large one, and 0.1 lets ten share it.
     """
 
     address: str | None = None
     cpus: float = 1
+    gpus: float = 1
 
     def __call__(self, waiting: Sequence[Planned], board: Board, shared: Path) -> None:
         """Make the runs that are not done.
@@ -64,10 +67,16 @@ class OnRay:
             raise HeadstartError(
                 f"{self.cpus:g} processors for a run", where="--cpus", way_out="give 1 or more"
             )
+        if not 0 < self.gpus <= 1:
+            raise HeadstartError(
+                f"{self.gpus:g} of an accelerator for a run",
+                where="--gpus",
+                way_out="give a share of one, such as 0.1, or 1",
+            )
         ray = _connect(self.address)
         try:
             with shown(board):
-                _Driver(ray, self.cpus, board, shared).work([*waiting])
+                _Driver(ray, self.cpus, self.gpus, board, shared).work([*waiting])
         finally:
             ray.shutdown()
 
@@ -75,9 +84,16 @@ class OnRay:
 class _Driver:
     """Hands runs to the cluster, as many at a time as it has room for."""
 
-    def __init__(self, ray: Any, cpus: float, board: Board, shared: Path) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        ray: Any,  # noqa: ANN401
+        cpus: float,
+        gpus: float,
+        board: Board,
+        shared: Path,
+    ) -> None:
         self.ray, self.cpus, self.board, self.shared = ray, cpus, board, shared
-        self.gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        self.gpus = gpus if ray.cluster_resources().get("GPU", 0) else 0
         self.task = ray.remote(num_cpus=cpus, num_gpus=self.gpus, max_retries=RETRIES)(_make)
 
     def work(self, waiting: list[Planned]) -> None:
@@ -116,7 +132,7 @@ class _Driver:
         has = self.ray.cluster_resources()
         room = has.get("CPU", 0) // self.cpus
         if self.gpus:
-            room = min(room, has.get("GPU", 0))
+            room = min(room, has.get("GPU", 0) / self.gpus + ROUNDING)
         self.board.workers = max(int(room), 1)
         return self.board.workers
 
@@ -141,8 +157,9 @@ class _Driver:
         if not any(all(m.get(k, 0) >= v for k, v in wanted.items()) for m in machines):
             most = max((m.get("memory", 0) for m in machines), default=0)
             raise HeadstartError(
-                f"no machine of the cluster has {self.cpus:g} processors, {self.gpus} accelerators "
-                f"and {memory / 1e9:.1f} GB for a run; the largest memory is {most / 1e9:.1f} GB",
+                f"no machine of the cluster has {self.cpus:g} processors, {self.gpus:g} "
+                f"accelerators and {memory / 1e9:.1f} GB for a run; the largest memory is "
+                f"{most / 1e9:.1f} GB",
                 where="headstart study --ray",
                 way_out="ask for fewer processors with --cpus, or add a larger machine",
             )
