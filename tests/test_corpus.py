@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -54,9 +55,35 @@ def test_a_corpus_is_read_once_for_as_long_as_its_files_stay(tmp_path: Path) -> 
     build(tmp_path, texts, renamed)
     other = load_corpus(asked, "classification")
     assert other.fingerprint != first.fingerprint
+    (tmp_path / "out" / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "out" / "runs" / "x" / "a.parquet").write_bytes(b"none of the corpus' files")
+    assert load_corpus(asked, "classification") is other
     (tmp_path / "de.parquet").unlink()
     with pytest.raises(HeadstartError, match="de"):
         load_corpus(asked, "classification")
+
+
+def test_a_linked_folder_of_a_language_is_looked_into(tmp_path: Path) -> None:
+    """What is read is what is looked at: `<language>/<split>.<type>`, behind a link, too."""
+    (tmp_path / "corpus").mkdir()
+    for language in TRAINED:
+        (tmp_path / language).mkdir()
+        (tmp_path / "corpus" / language).symlink_to(tmp_path / language)
+    asked = Data(corpus="local", folder=tmp_path / "corpus", languages=TRAINED)
+
+    def write(mark: str) -> None:
+        for language in TRAINED:
+            table = pa.table(texts(language))
+            for split in SIZES:
+                rows = table.filter(pc.equal(table["split"], split)).drop_columns(["split"])
+                said = [f"{text}{mark}" for text in rows["text"].to_pylist()]
+                rows = rows.set_column(rows.column_names.index("text"), "text", pa.array(said))
+                pq.write_table(rows, tmp_path / language / f"{split}.parquet")
+
+    write("")
+    first = load_corpus(asked, "classification").fingerprint
+    write("!")
+    assert load_corpus(asked, "classification").fingerprint != first
 
 
 def words(language: str) -> Columns:

@@ -107,7 +107,7 @@ def test_of_many_languages_those_with_the_most_are_named() -> None:
     )
     (said,) = (line for line in remarks(record(leaks=many)) if "in train too" in line)
     named = ", ".join(f"l{i:02} {i + 1}" for i in range(51, 39, -1))
-    assert said == f"1,378 test rows stand in train too: {named} and fewer in 40 more."
+    assert said == f"1,378 test rows stand in train too: {named} and 40 more."
 
 
 @pytest.mark.parametrize(

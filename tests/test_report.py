@@ -18,6 +18,7 @@ from headstart.answers import against, answer, examples_to, lines, points, steps
 from headstart.charts import curves, sizes
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
+from headstart.machine import hardware, told
 from headstart.record import read_record
 from headstart.report import report
 from headstart.stats import Estimate
@@ -120,6 +121,9 @@ def test_a_sheet_of_paper_holds_its_width_in_dark_ink(browser: Browser, out: Pat
     page.emulate_media(media="print")
     assert page.evaluate("document.documentElement.scrollWidth") == sheet["width"]
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+    inks = "[...document.querySelectorAll('.chart .role-axis-label text')].map(t => t.getAttribute('fill'))"
+    page.wait_for_function(f"{inks}.every(ink => ink === '#1b1f24')", timeout=10_000)
+    assert page.evaluate(f"{inks}.length") > 10
     assert not page.locator(".tools").first.is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
     assert said == []
@@ -476,6 +480,12 @@ def test_all_rows_are_a_size_too(out: Path, tmp_path: Path) -> None:
     specs = json.loads(page.partition("const SPECS = ")[2].partition(";\n")[0])
     drawn = {row["examples"] for row in specs["sizes"]["data"]["values"] if "examples" in row}
     assert drawn == {8, 300}
+
+
+def test_an_accelerator_is_named_before_the_processor() -> None:
+    assert "accelerator" not in hardware()
+    made_on = hardware("a card") | {"processor": "a processor", "cores": 2, "system": "Linux"}
+    assert told(made_on) == "a card; a processor, 2 cores, Linux"
 
 
 def test_all_commits_and_machines_are_named(tmp_path: Path) -> None:

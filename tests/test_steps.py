@@ -347,11 +347,13 @@ def test_text_is_tokenized_once_for_each_tokenizer(made: tuple[Recipe, Path]) ->
     first = open_text(data, task, tiny_tokenizer())
     assert open_text(data, task, tiny_tokenizer()) is first
     assert open_text(data.model_copy(update={"max_length": 4}), task, tiny_tokenizer()) is not first
-    other = tiny_tokenizer()
+    other, left = tiny_tokenizer(), tiny_tokenizer()
     other.add_tokens(["zzz"])
-    again = open_text(data, task, other)
-    assert again is not first
-    assert again.corpus is first.corpus
+    left.truncation_side = "left"
+    for tokenizer in (other, left):
+        again = open_text(data, task, tokenizer)
+        assert again is not first
+        assert again.corpus is first.corpus
 
 
 def test_an_estimate_says_that_it_counts_on_the_processor(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import traceback
 import weakref
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -204,7 +205,48 @@ def test_a_state_of_other_parameters_is_refused(tmp_path: Path, accelerator: Acc
         fit(tiny_model("bert", "classification", layers=3, labels=LABELS), task)
 
 
-def test_nothing_is_fetched_between_two_looks_at_dev(
+FETCHES = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
+
+
+def law_a_step_fetches_nothing(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch, step: Callable[..., torch.Tensor]
+) -> None:
+    """What would wait for an accelerator is not called in a step, but for the model's mask."""
+    called: list[str] = []
+
+    def fetching(name: str) -> Callable[..., object]:
+        plain = getattr(torch.Tensor, name)
+
+        def fetch(tensor: torch.Tensor, *args: object, **more: object) -> object:
+            frames = {frame.filename for frame in traceback.extract_stack()}
+            if not any("transformers" in file or "torch/optim" in file for file in frames):
+                called.append(name)
+            return plain(tensor, *args, **more)
+
+        return fetch
+
+    work = job(drawn(), accelerator, max_steps=3, eval_every=3)
+    with trainable(model := fresh(), work.settings, torch.arange(10)):
+        optimizer = optimizer_for(model, work.settings)
+        with monkeypatch.context() as patched:
+            for name in FETCHES:
+                patched.setattr(torch.Tensor, name, fetching(name))
+            step(model, optimizer, work, np.arange(12), None, bf16=False)
+    assert called == []
+
+
+def test_a_step_fetches_nothing(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    law_a_step_fetches_nothing(accelerator, monkeypatch, train._step)
+
+    def waits(*args: object, **more: object) -> torch.Tensor:
+        loss = train._step(*args, **more)  # pyright: ignore[reportArgumentType]
+        return loss * (float(loss) > 0)
+
+    with pytest.raises(AssertionError):
+        law_a_step_fetches_nothing(accelerator, monkeypatch, waits)
+
+
+def test_losses_are_fetched_at_looks_at_dev_alone(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gather, counts = train._gather, list[int]()

@@ -132,7 +132,7 @@ class _Driver:
         has = self.ray.cluster_resources()
         room = has.get("CPU", 0) // self.cpus
         if self.gpus:
-            room = min(room, has.get("GPU", 0) / self.gpus + ROUNDING)
+            room = min(room, has.get("GPU", 0) * int(1 / self.gpus + ROUNDING))  # none on two cards
         self.board.workers = max(int(room), 1)
         return self.board.workers
 
@@ -161,7 +161,7 @@ class _Driver:
                 f"accelerators and {memory / 1e9:.1f} GB for a run; the largest memory is "
                 f"{most / 1e9:.1f} GB",
                 where="headstart study --ray",
-                way_out="ask for fewer processors with --cpus, or add a larger machine",
+                way_out="ask for less with --cpus or --gpus, or add a larger machine",
             )
 
 

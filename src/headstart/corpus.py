@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError, combine
-from headstart.folders import stamp
+from headstart.formats import stamp
 from headstart.gather import gather
 from headstart.labels import check_known, check_tags
 from headstart.rows import check_rows, count_stray_inside, find_leaks, pairs_of
@@ -73,13 +73,18 @@ def load_corpus(data: Data, task: str) -> Corpus:
     Raises:
         HeadstartError: What is wrong with the files, all of them at once.
     """
-    return _load(cast("Hashable", data), task, stamp(data.folder))
+    return _remembered(cast("Hashable", data), task, stamp(data.folder))
 
 
 @lru_cache(maxsize=4)
-def _load(data: Data, task: str, files: Hashable) -> Corpus:
+def _remembered(data: Data, task: str, files: Hashable) -> Corpus:
     """Read a corpus, once for as long as its files stay: runs of a study share it."""
     del files  # part of the cache's key only
+    return read_corpus(data, task)
+
+
+def read_corpus(data: Data, task: str) -> Corpus:
+    """Do what `load_corpus` does, and remember nothing: for a whole corpus that is read once."""
     source = source_of(data)
     if source.task not in (None, task):
         raise HeadstartError(

@@ -230,8 +230,12 @@ def collate(encoded: Encoded, index: Ints, *, device: torch.device | None = None
 
 
 def to_device(values: NDArray[Any], device: torch.device | None) -> Tensor:
-    """Put values on a device, without waiting for what it is doing."""
-    return torch.from_numpy(values).to(device, non_blocking=True)
+    """Put values on a device, on CUDA without waiting for what it is doing.
+
+    CUDA has copied them away when this returns; others may read them later, so they wait.
+    """
+    ahead = device is not None and device.type == "cuda"
+    return torch.from_numpy(values).to(device, non_blocking=ahead)
 
 
 def unit_logits(logits: Tensor, batch: Batch) -> Tensor:

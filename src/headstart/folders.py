@@ -20,17 +20,6 @@ def check_folder(out: Path) -> None:
         )
 
 
-def stamp(*folders: Path | None) -> tuple[tuple[str, int, int], ...]:
-    """Say what lies in folders, so that it need not be read again for as long as that stays.
-
-    Returns:
-        Path, time of the last change and size of each file; none of a folder that is not there.
-    """
-    files = [file for folder in folders if folder is not None for file in folder.rglob("*")]
-    states = [(str(file), file.stat()) for file in sorted(files) if file.is_file()]
-    return tuple((name, state.st_mtime_ns, state.st_size) for name, state in states)
-
-
 def claim(out: str | Path, *inputs: str | Path) -> Path:
     """Take a folder for a result before any work: a new or an empty one.
 

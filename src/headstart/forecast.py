@@ -248,7 +248,7 @@ def _shared(recipe: Recipe) -> dict[str, str]:
         rows["train"] = f"{data.model_dump_json()} in {learned}, drawn by {drawn}"
     if rules := sorted(measured_rules(recipe)):
         looks = recipe.init.measure_tokens, recipe.init.measure_languages, recipe.seed
-        rows["measuring"] = f"{rules}, {looks} in {data.model_dump_json()}"
+        rows["measuring"] = f"{rules}, {looks} in {data.model_dump_json()} in {learned}"
     shared = {name: f"{name} of {rows[name]} by {teacher}" for name in rows}
     return shared if given else {"teacher": teacher, **shared}
 

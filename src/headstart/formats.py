@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -280,3 +281,14 @@ READERS: Mapping[str, Reader] = {
 
 TEXT_READERS: Mapping[str, Reader] = {**READERS, ".txt": _plain}
 """The formats of text without labels."""
+
+
+def stamp(folder: Path | None) -> tuple[tuple[str, int, int], ...]:
+    """Say what a corpus' files are now: they need not be read again for as long as they stay."""
+    found: list[tuple[str, int, int]] = []
+    for file in [] if folder is None else sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        if file.suffix in READERS:
+            with suppress(FileNotFoundError):  # deleted since
+                state = file.stat()
+                found.append((str(file), state.st_mtime_ns, state.st_size))
+    return tuple(found)

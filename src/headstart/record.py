@@ -218,7 +218,7 @@ def remarks(record: Record) -> list[str]:
 
 def _counts(of: Mapping[str, int], shown: int = 12) -> str:
     most = sorted(of.items(), key=lambda pair: -pair[1])[:shown] if len(of) > shown else of.items()
-    more = f" and fewer in {len(of) - shown} more" if len(of) > shown else ""
+    more = f" and {len(of) - shown} more" if len(of) > shown else ""
     return ", ".join(f"{name} {count:,}" for name, count in most) + more
 
 

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Costs:
-    """Seconds of each stage; what was found on disk cost its maker, not this run."""
+    """Seconds of each stage.
+
+    A teacher's pass that was found on disk cost its maker, not this run; a start that was found
+    has its maker's seconds, so that ways can be compared.
+    """
 
     teacher_seconds: float = 0.0
     teacher_pass_seconds: float = 0.0

@@ -1,6 +1,7 @@
 """Two models side by side: how far each has been run, and what is kept of it, on disk.
 
-Activations of every batch lie in unnamed files, so that memory does not grow with the text.
+Activations of every batch lie in unnamed files, so that memory does not grow with the text; on a
+CUDA card they stay there for as long as it has room.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ROOM = 0.25  # share of an accelerator's memory that is left to others
 
 
 class Scratch:
-    """Tensors by batch, in an unnamed file, so that memory does not grow with the text."""
+    """Tensors by batch: on a CUDA card that has room, else in an unnamed file."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -72,11 +73,13 @@ class Scratch:
 
 
 def has_room(tensor: Tensor) -> bool:
-    """Whether a tensor is on an accelerator of which much is free: it stays there."""
+    """Whether a tensor is on a CUDA card of which a quarter is free: it stays there."""
     if tensor.device.type != "cuda":
         return False
-    free, whole = torch.cuda.mem_get_info()
-    return free > ROOM * whole
+    at = tensor.device
+    free, whole = torch.cuda.mem_get_info(at)
+    unused = torch.cuda.memory_reserved(at) - torch.cuda.memory_allocated(at)  # this process'
+    return free + unused > ROOM * whole
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from headstart import checkpoint, packed
 from headstart.calibration import every_text, unlabelled
 from headstart.console import say
-from headstart.corpus import epoch_order, load_corpus
+from headstart.corpus import epoch_order, load_corpus, read_corpus
 from headstart.folders import atomic_write
 from headstart.reader import PACKAGED, find_folder
 from headstart.recipe import RESULT_VERSION
@@ -92,7 +92,7 @@ def job_for(
 def _readable(recipe: Recipe) -> list[str]:
     """Collect all text that any run of these languages may read, whatever its limits."""
     whole = {"examples_per_language": None, "dev_per_language": None, "test_per_language": None}
-    corpus = load_corpus(recipe.data.model_copy(update=whole), recipe.task)
+    corpus = read_corpus(recipe.data.model_copy(update=whole), recipe.task)
     return every_text(corpus, unlabelled(corpus, recipe.data.text))
 
 

@@ -74,7 +74,8 @@ def start_of(
         recipe: Says what the student is.
         teacher: That it is made from.
         texts: What may be looked at, by language.
-        folder: Holds a folder for each start; seconds of one that lies there are its maker's.
+        folder: Holds a folder for each start, and a file for what was measured of a teacher;
+            seconds of one that lies there are its maker's.
         accelerator: Device and processes.
 
     Raises:

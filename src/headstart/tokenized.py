@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -13,7 +14,7 @@ import pyarrow as pa
 from headstart.corpus import load_corpus, narrowed
 from headstart.encode import encode
 from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
-from headstart.folders import stamp
+from headstart.formats import stamp
 from headstart.objectives import UNLABELLED
 from headstart.sources import COLUMNS
 from headstart.train import Dev
@@ -102,10 +103,12 @@ class _Reader:
 
 
 def _what_it_is(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Write down what decides a tokenizer's pieces, less what its last call has set."""
+    """Hash what decides a tokenizer's pieces, less what its last call has set."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     whole = json.loads(backend.to_str()) if backend else {"is": repr(tokenizer)}
-    return json.dumps({**whole, "truncation": None, "padding": tokenizer.pad_token_id})
+    said = {"truncation": tokenizer.truncation_side, "padding": tokenizer.pad_token_id}
+    said["special"] = getattr(tokenizer, "split_special_tokens", None)
+    return hashlib.sha256(json.dumps(whole | said).encode()).hexdigest()
 
 
 @lru_cache(maxsize=4)
