@@ -14,11 +14,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 from fake import GRID, LANGUAGES, TEACHER, ZERO_SHOT, Arm, write_study
+from headstart import machine
 from headstart.answers import against, answer, examples_to, lines, points, steps_to
 from headstart.charts import curves, sizes
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
-from headstart.machine import hardware, told
 from headstart.record import read_record
 from headstart.report import report
 from headstart.stats import Estimate
@@ -121,9 +121,10 @@ def test_a_sheet_of_paper_holds_its_width_in_dark_ink(browser: Browser, out: Pat
     page.emulate_media(media="print")
     assert page.evaluate("document.documentElement.scrollWidth") == sheet["width"]
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
-    inks = "[...document.querySelectorAll('.chart .role-axis-label text')].map(t => t.getAttribute('fill'))"
-    page.wait_for_function(f"{inks}.every(ink => ink === '#1b1f24')", timeout=10_000)
-    assert page.evaluate(f"{inks}.length") > 10
+    marks = "[...document.querySelectorAll('.chart .role-axis-label text')]"
+    assert page.evaluate(f"{marks}.length") > 10
+    dark = f"{marks}.every(mark => mark.getAttribute('fill') === '#1b1f24')"
+    page.wait_for_function(dark, timeout=10_000)
     assert not page.locator(".tools").first.is_visible()
     assert page.pdf(format="A4").startswith(b"%PDF")
     assert said == []
@@ -483,9 +484,13 @@ def test_all_rows_are_a_size_too(out: Path, tmp_path: Path) -> None:
 
 
 def test_an_accelerator_is_named_before_the_processor() -> None:
-    assert "accelerator" not in hardware()
-    made_on = hardware("a card") | {"processor": "a processor", "cores": 2, "system": "Linux"}
-    assert told(made_on) == "a card; a processor, 2 cores, Linux"
+    assert "accelerator" not in machine.hardware()
+    made_on = machine.hardware("a card") | {
+        "processor": "a processor",
+        "cores": 2,
+        "system": "Linux",
+    }
+    assert machine.told(made_on) == "a card; a processor, 2 cores, Linux"
 
 
 def test_all_commits_and_machines_are_named(tmp_path: Path) -> None:
