@@ -82,8 +82,11 @@ def main() -> None:
     parser.add_argument("--tokenizer")
     parser.add_argument("--seconds", type=float, default=3.0)
     given = parser.parse_args()
-    text = texts(120, given.tokenizer)
     kind = Accelerator().device.type
+    if kind == "cpu":
+        print("there is no accelerator here")
+        return
+    text = texts(120, given.tokenizer)
     rate = products(kind)
     name = torch.cuda.get_device_name() if kind == "cuda" else kind
     print(f"{name}, {rate / 1e12:.0f} TFLOP/s in bf16, torch {torch.__version__}")
