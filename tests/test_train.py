@@ -211,7 +211,7 @@ FETCHES = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
 def law_a_step_fetches_nothing(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch, step: Callable[..., torch.Tensor]
 ) -> None:
-    """What would wait for an accelerator is not called in a step, but for the model's mask."""
+    """What would wait for an accelerator is not called in a step, but by transformers itself."""
     called: list[str] = []
 
     def fetching(name: str) -> Callable[..., object]:
