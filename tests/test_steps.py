@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from headstart import checkup, forecast, steps
+from headstart import checkup, forecast, prepare, steps
 from headstart.checkpoint import save_model
 from headstart.checkup import check, told
 from headstart.errors import HeadstartError
@@ -345,7 +345,10 @@ def test_trials_of_fresh_weights_are_counted_as_they_are_repeated(
 def test_text_is_tokenized_once_for_each_tokenizer(made: tuple[Recipe, Path]) -> None:
     data, task = made[0].data, made[0].task
     first = open_text(data, task, tiny_tokenizer())
-    assert open_text(data, task, tiny_tokenizer()) is first
+    used = tiny_tokenizer()
+    used("a b", truncation=True, max_length=3)  # a call's own settings are no other way to split
+    for same in (tiny_tokenizer(), used):
+        assert open_text(data, task, same) is first
     assert open_text(data.model_copy(update={"max_length": 4}), task, tiny_tokenizer()) is not first
     other, left = tiny_tokenizer(), tiny_tokenizer()
     other.add_tokens(["zzz"])
@@ -503,6 +506,16 @@ def test_check_leaves_nothing_behind(made: tuple[Recipe, Path], tmp_path: Path) 
     check(apply(made[0], {"teacher.model": str(tmp_path / "tuned")}))
     assert names_in(tmp_path) == {"tuned"}
     assert names_in(tmp_path / "tuned") == before
+
+
+def test_a_processor_without_bf16_units_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare.torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(prepare.time, "perf_counter", pytest.fail)
+    has_fast = prepare.has_fast_bf16.__wrapped__  # past what is remembered
+    assert not has_fast("cpu")
+    monkeypatch.setattr(prepare.torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(prepare.time, "perf_counter", iter(range(100)).__next__)
+    assert has_fast("cpu") is False  # as fast in both, by that clock
 
 
 def test_a_long_study_measures_the_machine_once(

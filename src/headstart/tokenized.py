@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -105,10 +104,11 @@ class _Reader:
 def _what_it_is(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash what decides a tokenizer's pieces, less what its last call has set."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    whole = json.loads(backend.to_str()) if backend else {"is": repr(tokenizer)}
-    said = {"truncation": tokenizer.truncation_side, "padding": tokenizer.pad_token_id}
-    said["special"] = getattr(tokenizer, "split_special_tokens", None)
-    return hashlib.sha256(json.dumps(whole | said).encode()).hexdigest()
+    whole = backend.to_str() if backend else repr(tokenizer)
+    _, found, rest = whole.partition('"added_tokens"')  # truncation and padding come before
+    said = (tokenizer.truncation_side, tokenizer.pad_token_id)
+    special = getattr(tokenizer, "split_special_tokens", None)
+    return hashlib.sha256(repr((rest if found else whole, said, special)).encode()).hexdigest()
 
 
 @lru_cache(maxsize=4)
