@@ -65,7 +65,7 @@ class _Seen:
         return cls(norms[0], streams, zeros(wide, wide), zeros(wide, channels))
 
     def add(self, found: Mapping[Tap, Tensor]) -> None:
-        """Add a batch: rows by where they were read."""
+        """Add a batch, whose products are the teacher's precision: rows by where they were read."""
         wide = {tap: _with_one(rows) for tap, rows in found.items()}
         for tap, rows in wide.items():
             if tap.side == "output":
@@ -101,7 +101,7 @@ class _Seen:
 
 
 def _with_one(rows: Tensor) -> Tensor:
-    rows = rows.to(double_device(rows.device)).double()
+    rows = rows.to(double_device(rows.device))
     return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
 
 

@@ -19,7 +19,7 @@ from headstart.assembly import prefix_of
 from headstart.console import track
 from headstart.encode import collate
 from headstart.errors import HeadstartError
-from headstart.flow import Rescale, Solve, out_of
+from headstart.flow import Rescale, Solve, into, out_of
 from headstart.layout import entries, lengths, shape_of
 from headstart.places import Place, groups_of, paths_of, taps_of, targets_of
 from headstart.principal import Turn
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from headstart.selection import Selection
     from headstart.walk import Sample
 
-LOOKS = 8  # batches that show the directions: those of 20,000 rows are those of 80,000
+LOOKS = 8  # batches at most that show the directions: twice as many show hardly more (docs/log.md)
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
 
@@ -126,8 +126,9 @@ def looks_of(count: int, rank: int, world: int) -> list[int]:
     Returns:
         Numbers among this process' own.
     """
-    stride = max(count // LOOKS, 1)
-    return [i // world for i in range(0, count, stride) if i % world == rank]
+    looks = min(count, LOOKS)
+    chosen = (i * (count - 1) // max(looks - 1, 1) for i in range(looks))  # evenly, both ends too
+    return [i // world for i in chosen if i % world == rank]
 
 
 def check_models(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -150,9 +151,11 @@ def _alone(sums: Tensor) -> Tensor:
     return sums
 
 
-def _feeds_one(step: Step) -> bool:
-    """Whether all that a step's maps give goes into the next step's map, as queries do."""
-    return isinstance(step, Solve) and step.total is None
+def _leads_into(before: Step, step: Step) -> bool:
+    """Whether all that a step's maps give goes into the next one: queries, or a normalized sum."""
+    if not isinstance(before, Solve):
+        return False
+    return before.total is None or (isinstance(step, Rescale) and before.total == into(step.norm))
 
 
 class _Refit:
@@ -225,19 +228,22 @@ class _Refit:
         every = [place for _, places in groups for place in places]
         targets = targets_of(self.teacher, every, stop[1], goes_on=j is not None)
         done: list[Fitted] = []
-        for k, (_, places) in enumerate(groups):
+        for k, (step, places) in enumerate(groups):
             until = groups[k + 1][1][0].until if k + 1 < len(groups) else None
+            before = groups[k - 1] if j is not None and k else None
+            goes_in = into(places[0].name) if before and _leads_into(before[0], step) else None
+            kept = Scratch()
             taps = list(dict.fromkeys(tap for place in places for tap in place.ours))
-            kept = Scratch() if j is not None and k and _feeds_one(groups[k - 1][0]) else None
+            taps += [goes_in] if goes_in and goes_in not in taps else []
             for i, batch in enumerate(self.student.batches):
                 here = self.student.read(i, taps, stop=stop[0], until=until)
-                if kept is not None:
-                    (kept[i],) = here[places[0].ours[0]]
+                if goes_in is not None:
+                    (kept[i],) = here[goes_in]
                 for place in places:
                     target = targets[place.name][i].to(batch.rows.device)
                     place.look(here, target, batch, fits=i < len(self.sample.fit))
-            if kept is not None:
-                self.student.keep(places[0].name, [p.name for p in groups[k - 1][1]], kept)
+            if goes_in is not None and before is not None:
+                self.student.keep(goes_in.path, [p.name for p in before[1]], kept)
             done += [place.settle(self.ridges, self.add) for place in places]
         return done
 

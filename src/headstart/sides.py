@@ -135,7 +135,7 @@ class Side:
 
     def keep(self, path: str, idle: Sequence[str], tensors: Scratch) -> None:
         """Give a map its inputs from now on, so that maps before it need not be run."""
-        self.inputs[path] = tensors
+        self.inputs = {k: v for k, v in self.inputs.items() if k not in idle} | {path: tensors}
         self.idle += idle
 
     def _known(self, i: int, batch: Batch) -> Known:
