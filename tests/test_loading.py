@@ -327,6 +327,15 @@ def test_names_of_runs_are_short_and_distinct() -> None:
     assert names(grid=both) == [
         "data.examples_per_language=5|teacher.examples_per_language=7|seed=0"
     ]
+    assert names(grid={"data.examples_per_language": [8, None]}) == [
+        "examples_per_language=8|seed=0",
+        "examples_per_language=all|seed=0",
+    ]
+    plain = {"init.merge": [True, None], "data.drop_leaks": [False]}
+    assert [name.rpartition("|")[0] for name in names(grid=plain)] == [
+        "merge=true|drop_leaks=false",
+        "merge=null|drop_leaks=false",
+    ]
 
 
 def test_expanding_checks_what_was_not_loaded_from_a_file() -> None:

@@ -172,7 +172,8 @@ def _label(key: str, value: object, keys: Sequence[str]) -> str:
         return value
     last = key.rpartition(".")[2]
     short = last if [k.rpartition(".")[2] for k in keys].count(last) == 1 else key
-    return f"{short}={_compact(value)}"
+    is_all = value is None and last.endswith("_per_language")
+    return f"{short}={'all' if is_all else _compact(value)}"
 
 
 def _compact(value: object) -> str:
@@ -181,6 +182,8 @@ def _compact(value: object) -> str:
         return "+".join(f"{name}:{_compact(entry)}" for name, entry in items)
     if isinstance(value, list | tuple):
         return ",".join(_compact(entry) for entry in cast("Sequence[object]", value))
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)  # as YAML has it
     return str(value)
 
 
