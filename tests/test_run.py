@@ -348,6 +348,16 @@ def test_a_student_without_training_is_its_teachers_copy(
     )
 
 
+@pytest.mark.parametrize("objective", [{"mse": 1.0}, {"labels": 0.5, "relation": 0.5}])
+def test_where_no_step_is_taken_the_teacher_is_asked_for_no_train_row(
+    recipe: Recipe, out: Path, tmp_path: Path, objective: dict[str, float]
+) -> None:
+    model = str(next((out / "teachers").glob("*/model")))
+    without = {"train.max_steps": 0, "train.objective": objective, "teacher.model": model}
+    run(apply(recipe, without), tmp_path / "run")
+    assert len([*(tmp_path / "run" / "passes").glob("*/meta.json")]) == 2  # dev and test
+
+
 @pytest.mark.parametrize("asked", [{"init.refit": {"tokens": 50}}, {"data.text_per_language": 9}])
 def test_the_signature_sees_unlabelled_text_that_is_read(
     tmp_path: Path, asked: dict[str, object]

@@ -386,6 +386,7 @@ def test_a_teacher_answers_only_what_is_asked_and_once(made: tuple[Recipe, Path]
     train = whole - judged
     assert 0 < train < whole
     assert passes(labels, mse, mse, labels) == pytest.approx([judged, train, 0, 0])
+    assert passes(apply(mse, {"train.max_steps": 0})) == pytest.approx([judged])  # learns nothing
     assert passes(mse, fewer) == pytest.approx([whole, train])  # of the same text here
     more = {"data.text": str(made[1]), "data.text_per_language": 3}
     by_seed = [apply(mse, {**more, "seed": seed}) for seed in (0, 1)]

@@ -244,7 +244,7 @@ def _shared(recipe: Recipe) -> dict[str, str]:
     drawn = recipe.seed if data.text_per_language else None
     learned = recipe.train.languages
     rows = {"dev": f"{judged} in {learned}", "test": judged}
-    if needs_teacher(recipe.train.objective):
+    if needs_teacher(recipe.train.learned):
         rows["train"] = f"{data.model_dump_json()} in {learned}, drawn by {drawn}"
     if rules := sorted(measured_rules(recipe)):
         looks = recipe.init.measure_tokens, recipe.init.measure_languages, recipe.seed

@@ -235,7 +235,7 @@ def _work(session: Session, key: str) -> Record:
 def _answers(session: Session, teacher: Teacher, text: Text) -> dict[str, NDArray[np.float32]]:
     """Collect the teacher's logits on the splits that need them."""
     wanted = ["dev", "test"]
-    if needs_teacher(session.recipe.train.objective):
+    if needs_teacher(session.recipe.train.learned):
         wanted.append("train")
     answers: dict[str, NDArray[np.float32]] = {}
     for name in wanted:
@@ -277,7 +277,7 @@ def _train(
         teacher=answers.get("train"),
         folder=session.out / "state",
     )
-    if needs_features(recipe.train.objective):
+    if needs_features(recipe.train.learned):
         features = Features(teacher.model, start.selection, recipe.train.objective)
         job = replace(job, features=features)
     job = replace(job, start=Dev(text.score(dev, untrained), cross_entropy(dev, untrained)))

@@ -273,6 +273,11 @@ class Train(Part):
     tracker: Word | None = None
     """A tracker of Accelerate, such as tensorboard; decides nothing."""
 
+    @property
+    def learned(self) -> Mapping[str, Term]:
+        """What is learned from: nothing, where no step is taken."""
+        return {} if self.max_steps == 0 else self.objective
+
     @field_validator("objective")
     @classmethod
     def _objective_has_effect(cls, objective: Mapping[str, Term]) -> Mapping[str, Term]:

@@ -102,7 +102,7 @@ def distil(
     tokenizer = checkpoint.load_tokenizer(teacher)
     _check_tokenizers(student, teacher)
     text = open_text(data, task, tokenizer, learned=train.languages)
-    selection = read_selection(student) if needs_features(train.objective) else None
+    selection = read_selection(student) if needs_features(train.learned) else None
     if data.text_per_language is not None:
         more = unlabelled(text.corpus, data.text)
         text = add_unlabelled(text, more, tokenizer, data.text_per_language, seed=seed)
@@ -111,7 +111,7 @@ def distil(
     model = checkpoint.load_model(student, task=task, labels=text.corpus.labels)
     asked = checkpoint.load_model(teacher, task=task, labels=text.corpus.labels)
     logits = None
-    if needs_teacher(train.objective):
+    if needs_teacher(train.learned):
         logits = predict(asked.to(accelerator.device), text.splits["train"], accelerator)
     job = job_for(text, train, accelerator, seed=seed, teacher=logits)
     if selection is not None:

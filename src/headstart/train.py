@@ -137,7 +137,7 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
 
 def _check_teacher(job: Job) -> None:
     """Refuse an objective that has nothing to read."""
-    terms = job.settings.objective
+    terms = job.settings.learned
     lacks_logits = needs_teacher(terms) and job.teacher is None
     if lacks_logits or (needs_features(terms) and job.features is None):
         raise HeadstartError(
