@@ -1,10 +1,12 @@
 """What a refit costs, beside two passes of the teacher over the same text, and its memory.
 
     python benchmarks/refit.py [TOKENS ...]
+    python benchmarks/refit.py --count    # products, which other work cannot move
 
 A random teacher of XLM-R-base's shape (12 x 768, 3,072 neurons; 5,000 pieces) reads random text.
 Each line is a process of its own: seconds of the refit, of two teacher
-passes, of the solves alone, and memory at its peak above the two models.
+passes, of the solves alone, and memory at its peak above the two models. Products are counted on
+little text in as many batches as 50,000 tokens make.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import time
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 from headstart import places
@@ -24,14 +27,16 @@ from headstart.calibration import BATCH_TOKENS, HELD_OUT
 from headstart.encode import Encoded, collate, pack
 from headstart.recipe import Refit
 from headstart.refit import refit
-from headstart.student import make_student
+from headstart.student import Made, make_student
 from headstart.walk import Sample
 
 PIECES = 5_000
 SHAPES = {"6 x 768": {"layers": 6}, "6 x 384": {"layers": 6, "hidden": 384}}
+WAYS = (("6 x 768", "kept"), ("6 x 384", "kept"), ("6 x 384", "principal"))
+COUNTED = 2_900  # tokens; in batches of 128 they are as many batches as 50,000 are of 2,048
 
 
-def text(tokens: int) -> Sample:
+def text(tokens: int, batch: int = BATCH_TOKENS) -> Sample:
     """Draw texts of 8 to 32 random pieces."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(8, 33, tokens // 20)
@@ -45,8 +50,7 @@ def text(tokens: int) -> Sample:
     )  # fmt: skip
     judges = np.arange(len(lengths)) % HELD_OUT == 0
     fit, held_out = (
-        pack(encoded.lengths, np.flatnonzero(mask), tokens=BATCH_TOKENS)
-        for mask in (~judges, judges)
+        pack(encoded.lengths, np.flatnonzero(mask), tokens=batch) for mask in (~judges, judges)
     )
     return Sample(encoded, fit, held_out)
 
@@ -56,16 +60,48 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def measure(tokens: int, shape: str, directions: str) -> dict[str, float]:
-    """Refit once, and time its parts."""
+def models(shape: str) -> tuple[XLMRobertaForSequenceClassification, Made]:
+    """Make a random teacher, and cut a student from it."""
     torch.manual_seed(0)
     config = XLMRobertaConfig(
         vocab_size=PIECES, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
         intermediate_size=3072, num_labels=60, max_position_embeddings=64,
     )  # fmt: skip
     teacher = XLMRobertaForSequenceClassification(config).eval()
-    made = make_student(teacher, shape=SHAPES[shape])
-    sample = text(tokens)
+    return teacher, make_student(teacher, shape=SHAPES[shape])
+
+
+def one_pass(teacher: XLMRobertaForSequenceClassification, sample: Sample) -> None:
+    """Let the teacher read the text."""
+    with torch.inference_mode():
+        for index in sample.batches:
+            teacher(**collate(sample.encoded, index, device=torch.device("cpu")).inputs)
+
+
+def count(shape: str, directions: str) -> float:
+    """Count the products of a refit, less those of its solves, in passes of the teacher."""
+    (teacher, made), sample, solved = models(shape), text(COUNTED, 128), [0]
+    best_change = places.best_change
+
+    def counted(*args: object) -> object:
+        with FlopCounterMode(display=False) as counter:
+            found = best_change(*args)  # type: ignore[arg-type]
+        solved[0] += counter.get_total_flops()
+        return found
+
+    asked = Refit.model_validate({"directions": directions, "ridge": 0.01})
+    with FlopCounterMode(display=False) as alone:
+        one_pass(teacher, sample)
+    places.best_change = counted  # type: ignore[assignment]
+    with FlopCounterMode(display=False) as whole:
+        refit(made.model, teacher, made.selection, sample, asked=asked)
+    places.best_change = best_change
+    return (whole.get_total_flops() - solved[0]) / alone.get_total_flops()
+
+
+def measure(tokens: int, shape: str, directions: str) -> dict[str, float]:
+    """Refit once, and time its parts."""
+    (teacher, made), sample = models(shape), text(tokens)
     before, solving = peak(), [0.0]
     best_change = places.best_change
 
@@ -81,16 +117,19 @@ def measure(tokens: int, shape: str, directions: str) -> dict[str, float]:
     refit(made.model, teacher, made.selection, sample, asked=asked)
     whole, highest = time.perf_counter() - start, peak()
     start = time.perf_counter()
-    with torch.inference_mode():
-        for _ in range(2):
-            for index in sample.batches:
-                teacher(**collate(sample.encoded, index, device=torch.device("cpu")).inputs)
+    one_pass(teacher, sample)
+    one_pass(teacher, sample)
     passes = time.perf_counter() - start
     return {"refit": whole, "passes": passes, "solves": solving[0], "memory": highest - before}
 
 
 def main() -> None:
-    """Print a line for each amount of text and shape."""
+    """Print a line for each amount of text and shape, or for each shape."""
+    if sys.argv[1:] == ["--count"]:
+        for shape, directions in WAYS:
+            passes = count(shape, directions)
+            print(f"{shape}  {directions:9}  {passes:.2f} teacher passes, solves apart", flush=True)
+        return
     if len(sys.argv) == 4:
         tokens, shape, directions = sys.argv[1:]
         print(json.dumps(measure(int(tokens), shape, directions)))
@@ -98,8 +137,7 @@ def main() -> None:
     print("tokens  student  directions  refit s  two passes s  solves s  (refit - solves) / passes"
           "  peak GB above models")  # fmt: skip
     for tokens in map(int, sys.argv[1:] or (10_000, 50_000)):
-        for shape, directions in (("6 x 768", "kept"), ("6 x 384", "kept"),
-                                  ("6 x 384", "principal")):  # fmt: skip
+        for shape, directions in WAYS:
             line = subprocess.run(
                 [sys.executable, __file__, str(tokens), shape, directions],
                 capture_output=True, text=True, check=True,

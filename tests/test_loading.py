@@ -331,6 +331,8 @@ def test_names_of_runs_are_short_and_distinct() -> None:
         "examples_per_language=8|seed=0",
         "examples_per_language=all|seed=0",
     ]
+    other = {"data.text_per_language": [None], "teacher.examples_per_language": [None]}
+    assert names(grid=other) == ["text_per_language=null|examples_per_language=null|seed=0"]
     plain = {"init.merge": [True, None], "data.drop_leaks": [False]}
     assert [name.rpartition("|")[0] for name in names(grid=plain)] == [
         "merge=true|drop_leaks=false",

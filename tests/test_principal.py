@@ -13,9 +13,10 @@ from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
 from headstart.errors import HeadstartError
 from headstart.principal import directions_of
 from headstart.recipe import Refit
-from headstart.refit import looks_of, refit
+from headstart.refit import refit
 from headstart.stream import after, settled
 from headstart.student import make_student
+from headstart.walk import looks_of
 from test_refit import SMALL, distance, sample, small
 from tiny import HEADS, VARIANTS, tiny_model
 
@@ -176,7 +177,8 @@ def test_a_turned_student_is_nearer_than_a_copy() -> None:
 def test_any_number_of_processes_looks_at_the_same_batches(count: int) -> None:
     alone = looks_of(count, 0, 1)
     assert len(set(alone)) == min(count, 8)
-    assert {0, count - 1} == {min(alone), max(alone)}
+    assert max(alone) < count
+    assert count < 16 or max(alone) < count - 1  # the last of sorted texts are few
     for world in (2, 3):
         shared = [rank + world * i for rank in range(world) for i in looks_of(count, rank, world)]
         assert sorted(shared) == alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -350,8 +351,14 @@ def test_a_student_without_training_is_its_teachers_copy(
 
 @pytest.mark.parametrize("objective", [{"mse": 1.0}, {"labels": 0.5, "relation": 0.5}])
 def test_where_no_step_is_taken_the_teacher_is_asked_for_no_train_row(
-    recipe: Recipe, out: Path, tmp_path: Path, objective: dict[str, float]
+    recipe: Recipe,
+    out: Path,
+    tmp_path: Path,
+    objective: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    module = sys.modules["headstart.run"]  # the package's own `run` is the function
+    monkeypatch.setattr(module, "Features", pytest.fail)  # the teacher at work
     model = str(next((out / "teachers").glob("*/model")))
     without = {"train.max_steps": 0, "train.objective": objective, "teacher.model": model}
     run(apply(recipe, without), tmp_path / "run")

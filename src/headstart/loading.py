@@ -30,6 +30,7 @@ __all__ = [
     "to_yaml",
 ]
 
+ALL_IF_NULL = tuple(f"data.{split}_per_language" for split in ("examples", "dev", "test"))
 STUDY_KEYS = ("name", "seed", "arms", "grid", "baseline", "seeds")
 
 
@@ -172,7 +173,7 @@ def _label(key: str, value: object, keys: Sequence[str]) -> str:
         return value
     last = key.rpartition(".")[2]
     short = last if [k.rpartition(".")[2] for k in keys].count(last) == 1 else key
-    is_all = value is None and last.endswith("_per_language")
+    is_all = value is None and key in ALL_IF_NULL
     return f"{short}={'all' if is_all else _compact(value)}"
 
 

@@ -223,7 +223,7 @@ def has_fast_bf16(device: str) -> bool:
     """Whether bf16 pays: on a processor, 1.3 times the speed of fp32, measured once."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+    if device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         return False  # it has no units for it: not worth the time to ask
 
     def seconds(dtype: torch.dtype) -> float:

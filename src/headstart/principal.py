@@ -65,7 +65,7 @@ class _Seen:
         return cls(norms[0], streams, zeros(wide, wide), zeros(wide, channels))
 
     def add(self, found: Mapping[Tap, Tensor]) -> None:
-        """Add a batch, whose products are the teacher's precision: rows by where they were read."""
+        """Add rows by where they were read: products in the teacher's precision, sums in double."""
         wide = {tap: _with_one(rows) for tap, rows in found.items()}
         for tap, rows in wide.items():
             if tap.side == "output":

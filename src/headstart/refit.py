@@ -28,10 +28,10 @@ from headstart.recipe import Refit
 from headstart.ridge import Scales, Sums
 from headstart.sides import Scratch, Side
 from headstart.stream import PRINCIPAL, after, settled
-from headstart.walk import Walk
+from headstart.walk import Walk, looks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from accelerate import Accelerator
     from transformers import PreTrainedModel
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from headstart.selection import Selection
     from headstart.walk import Sample
 
-LOOKS = 8  # batches at most that show the directions: twice as many show hardly more (docs/log.md)
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 
 
@@ -113,22 +112,6 @@ def refit(
         return tuple(job.run())
     finally:
         teacher.train(was_training)
-
-
-def looks_of(count: int, rank: int, world: int) -> list[int]:
-    """Choose the batches that show the directions, the same whatever the number of processes.
-
-    Args:
-        count: Batches of all processes; each has every `world`-th, from its rank on.
-        rank: Of this process.
-        world: How many there are.
-
-    Returns:
-        Numbers among this process' own.
-    """
-    looks = min(count, LOOKS)
-    chosen = (i * (count - 1) // max(looks - 1, 1) for i in range(looks))  # evenly, both ends too
-    return [i // world for i in chosen if i % world == rank]
 
 
 def check_models(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -231,21 +214,33 @@ class _Refit:
         for k, (step, places) in enumerate(groups):
             until = groups[k + 1][1][0].until if k + 1 < len(groups) else None
             before = groups[k - 1] if j is not None and k else None
-            goes_in = into(places[0].name) if before and _leads_into(before[0], step) else None
-            kept = Scratch()
-            taps = list(dict.fromkeys(tap for place in places for tap in place.ours))
-            taps += [goes_in] if goes_in and goes_in not in taps else []
-            for i, batch in enumerate(self.student.batches):
-                here = self.student.read(i, taps, stop=stop[0], until=until)
-                if goes_in is not None:
-                    (kept[i],) = here[goes_in]
-                for place in places:
-                    target = targets[place.name][i].to(batch.rows.device)
-                    place.look(here, target, batch, fits=i < len(self.sample.fit))
-            if goes_in is not None and before is not None:
-                self.student.keep(goes_in.path, [p.name for p in before[1]], kept)
+            idle = before[1] if before and _leads_into(before[0], step) else ()
+            self._look(places, targets, idle, stop=stop[0], until=until)
             done += [place.settle(self.ridges, self.add) for place in places]
         return done
+
+    def _look(
+        self,
+        places: Sequence[Place],
+        targets: Mapping[str, Scratch],
+        idle: Sequence[Place],
+        *,
+        stop: int | None,
+        until: Tap | None,
+    ) -> None:
+        """Read all batches for a step; keep what idle places lead to, so that they run no more."""
+        goes_in, kept = into(places[0].name), Scratch()
+        taps = {tap: None for place in places for tap in place.ours}
+        wanted = [*(taps | {goes_in: None} if idle else taps)]
+        for i, batch in enumerate(self.student.batches):
+            here = self.student.read(i, wanted, stop=stop, until=until)
+            if idle:
+                (kept[i],) = here[goes_in]
+            for place in places:
+                target = targets[place.name][i].to(batch.rows.device)
+                place.look(here, target, batch, fits=i < len(self.sample.fit))
+        if idle:
+            self.student.keep(goes_in.path, [place.name for place in idle], kept)
 
     def _places(self, step: Step, j: int | None) -> list[Place]:
         return [place for path in paths_of(step) if (place := self._place(step, path, j))]

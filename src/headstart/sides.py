@@ -86,8 +86,8 @@ def has_room(tensor: Tensor) -> bool:
 class Side:
     """A model on its walk: the stream after its layer `at`, for every batch.
 
-    Within the next layer, `inputs` of some maps are kept once what they depend on is settled, so
-    that the `idle` maps before them are not run again.
+    Within the next layer, `inputs` of some maps and norms are kept once what they depend on is
+    settled, so that the `idle` maps before them are not run again.
     """
 
     walk: Walk
@@ -134,7 +134,7 @@ class Side:
         )
 
     def keep(self, path: str, idle: Sequence[str], tensors: Scratch) -> None:
-        """Give a map its inputs from now on, so that maps before it need not be run."""
+        """Give a map or norm its inputs from now on: maps that lead to it need not be run."""
         self.inputs = {k: v for k, v in self.inputs.items() if k not in idle} | {path: tensors}
         self.idle += idle
 

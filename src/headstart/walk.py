@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Read = dict[Tap, list[Tensor]]
 
 
+LOOKS = 8  # batches at most that show the directions: more show hardly more (docs/log.md)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Text that a refit looks at, in batches.
@@ -44,6 +47,22 @@ class Sample:
     def batches(self) -> list[NDArray[np.int64]]:
         """All batches, those that judge last."""
         return [*self.fit, *self.held_out]
+
+
+def looks_of(count: int, rank: int, world: int) -> list[int]:
+    """Choose the batches that show the directions, the same whatever the number of processes.
+
+    Args:
+        count: Batches of all processes; each has every `world`-th, from its rank on.
+        rank: Of this process.
+        world: How many there are.
+
+    Returns:
+        Numbers among this process' own.
+    """
+    looks = min(count, LOOKS)
+    chosen = ((2 * i + 1) * count // (2 * looks) for i in range(looks))  # evenly; the last is short
+    return [i // world for i in chosen if i % world == rank]
 
 
 @dataclass(frozen=True, slots=True)
