@@ -13,6 +13,7 @@ from headstart.calibration import (
     Unlabelled,
     all_texts,
     folder_texts,
+    languages_of,
     sample_texts,
     unlabelled,
 )
@@ -51,7 +52,8 @@ def write_unlabelled(folder: Path, language: str, texts: list[str]) -> Path:
 def test_training_text_alone_has_no_zero_shot_language(tmp_path: Path) -> None:
     corpus = corpus_in(tmp_path)
     texts = all_texts(corpus, unlabelled(corpus, None))
-    assert {name: len(rows) for name, rows in texts.items()} == {"aa": 24, "bb": 24}
+    assert languages_of(texts) == ["aa", "bb"]
+    assert [len(rows) for rows in texts[0].values()] == [24, 24, 0]
 
 
 @pytest.mark.parametrize("task", ["classification", "tagging"])
@@ -94,8 +96,8 @@ def test_words_are_split_at_blanks_when_tagging(tmp_path: Path) -> None:
     folder = write_unlabelled(tmp_path / "more", "cc", ["the rain"])
     corpus = corpus_in(tmp_path, "tagging")
     texts = all_texts(corpus, unlabelled(corpus, folder))
-    assert texts["cc"] == [["the", "rain"]]
-    assert all(isinstance(row, list) for row in texts["aa"])
+    assert texts[1]["cc"] == [["the", "rain"]]
+    assert all(isinstance(row, list) for row in texts[0]["aa"])
 
 
 def test_a_folder_without_any_of_the_languages_is_refused(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ TEXTS = {
 
 def tokens_per_language(seed: int = 0) -> dict[str, int]:
     seen = sample_texts(
-        TEXTS, tiny_tokenizer(), task="classification", tokens=900, max_length=32, seed=seed
+        [TEXTS], tiny_tokenizer(), task="classification", tokens=900, max_length=32, seed=seed
     )
     index = np.concatenate(seen.batches)
     assert len(set(index.tolist())) == len(index)
@@ -145,8 +147,31 @@ def test_languages_get_as_many_tokens_each() -> None:
     assert counts["cc"] < 300  # all that it has
 
 
+def test_the_tasks_own_text_is_drawn_before_any_other() -> None:
+    """Up to a language's share; what it lacks comes from the next pool."""
+    own = {"aa": [f"wake me {i}" for i in range(400)], "bb": ["the loud rain"] * 20, "cc": []}
+    pools = [own, TEXTS, {"dd": ["rain"] * 400}]
+    tokenizer = tiny_tokenizer()
+
+    def first(texts: list[str]) -> set[tuple[int, ...]]:
+        return {tuple(tokenizer(text)["input_ids"]) for text in texts}
+
+    seen = sample_texts(pools, tokenizer, task="classification", tokens=1200, max_length=32)
+    assert seen.encoded.languages == ("aa", "bb", "cc", "dd")
+    starts, ids = seen.encoded.starts, seen.encoded.ids
+    drawn: dict[str, list[tuple[int, ...]]] = {name: [] for name in seen.encoded.languages}
+    for i in np.sort(np.concatenate(seen.batches)):
+        name = seen.encoded.languages[seen.encoded.language_ids[i]]
+        drawn[name].append(tuple(ids[starts[i] : starts[i + 1]].tolist()))
+    assert set(drawn["aa"]) <= first(own["aa"])
+    assert set(drawn["bb"][:20]) == first(own["bb"])
+    assert set(drawn["bb"][20:]) <= first(TEXTS["bb"])
+    assert drawn["bb"][20:]
+    assert set(drawn["cc"]) == first(["rain"]) == set(drawn["dd"])
+
+
 def test_a_part_judges_and_is_not_fitted_to() -> None:
-    seen = sample_texts(TEXTS, tiny_tokenizer(), task="classification", tokens=900, max_length=32)
+    seen = sample_texts([TEXTS], tiny_tokenizer(), task="classification", tokens=900, max_length=32)
     fit, held_out = (set(np.concatenate(part).tolist()) for part in (seen.fit, seen.held_out))
     assert not fit & held_out
     assert len(held_out) == (len(fit) + len(held_out)) // 8
@@ -155,7 +180,7 @@ def test_a_part_judges_and_is_not_fitted_to() -> None:
 def test_the_draw_follows_from_the_seed() -> None:
     draws = [
         sample_texts(
-            TEXTS, tiny_tokenizer(), task="classification", tokens=900, max_length=32, seed=seed
+            [TEXTS], tiny_tokenizer(), task="classification", tokens=900, max_length=32, seed=seed
         ).encoded.ids.tolist()
         for seed in (0, 0, 1)
     ]
@@ -169,7 +194,7 @@ def test_as_much_is_drawn_however_little_is_tokenized_at_first(
     def drawn(tokens: int, usual: int) -> list[list[list[int]]]:
         monkeypatch.setattr(calibration, "USUAL", usual)
         seen = sample_texts(
-            TEXTS, tiny_tokenizer(), task="classification", tokens=tokens, max_length=32
+            [TEXTS], tiny_tokenizer(), task="classification", tokens=tokens, max_length=32
         )
         starts, ids = seen.encoded.starts, seen.encoded.ids
         return [[ids[starts[i] : starts[i + 1]].tolist() for i in b] for b in seen.batches]
@@ -188,7 +213,7 @@ def test_each_sample_keeps_to_its_own_languages(tmp_path: Path) -> None:
             "init.refit": {"languages": ["bb"], "tokens": 300},
         },
     )
-    samples = samples_for(recipe, TEXTS, tiny_tokenizer())
+    samples = samples_for(recipe, [TEXTS], tiny_tokenizer())
     found = {
         name: {sample.encoded.languages[i] for i in sample.encoded.language_ids}
         for name, sample in samples.items()
@@ -199,13 +224,13 @@ def test_each_sample_keeps_to_its_own_languages(tmp_path: Path) -> None:
 def test_a_named_language_without_text_is_refused(tmp_path: Path) -> None:
     recipe = apply(world(tmp_path), {"init.refit": {"languages": ["aa", "cc"], "tokens": 300}})
     with pytest.raises(HeadstartError, match=r"no text in cc to look at(.|\n)*init\.refit"):
-        samples_for(recipe, {"aa": TEXTS["aa"], "cc": []}, tiny_tokenizer())
+        samples_for(recipe, [{"aa": TEXTS["aa"], "cc": []}], tiny_tokenizer())
 
 
 def test_too_few_texts_are_refused() -> None:
     with pytest.raises(HeadstartError, match="7 texts are too few"):
         sample_texts(
-            {"aa": ["wake me"] * 7}, tiny_tokenizer(), task="classification", tokens=900,
+            [{"aa": ["wake me"] * 7}], tiny_tokenizer(), task="classification", tokens=900,
             max_length=32,
         )  # fmt: skip
 

@@ -70,7 +70,7 @@ def test_alone_it_gives_what_a_recipe_does(teacher: str) -> None:
 
     def draw(tokens: int) -> Sample:
         return sample_texts(
-            TEXTS, tokenizer, task="classification", tokens=tokens, max_length=128, seed=5
+            [TEXTS], tokenizer, task="classification", tokens=tokens, max_length=128, seed=5
         )
 
     recipe = Init(refit=Refit(tokens=600))

@@ -1,9 +1,9 @@
-"""Text that a refit looks at: of every language alike, with or without labels."""
+"""Text that a refit looks at: of every language alike, the task's own text first."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,6 @@ from headstart.sources import COLUMNS
 from headstart.walk import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,6 +35,10 @@ _WAY_OUT = (
     "sw.csv, sw.tsv with a column text"
 )
 Rows = Sequence[str] | Sequence[Sequence[str]]
+"""Texts, or lists of words when tagging."""
+
+Pools = Sequence[Mapping[str, Rows]]
+"""Texts by language; of each language all of a pool are drawn before any of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +88,22 @@ def unlabelled(corpus: Corpus, folder: Path | None) -> Unlabelled:
     return Unlabelled(kept, left_out)
 
 
-def all_texts(corpus: Corpus, more: Unlabelled) -> dict[str, Rows]:
-    """Join the training rows, without their labels, with unlabelled text.
+def all_texts(corpus: Corpus, more: Unlabelled) -> Pools:
+    """Put the training rows, without their labels, before unlabelled text.
 
-    Returns:
-        Texts, or lists of words when tagging, under each language that has any.
+    They are of the task's own kind, which is worth more to a refit than any other (docs/log.md).
     """
     train = corpus.splits["train"]
     content = train[COLUMNS[corpus.task][0]].to_pylist()
     texts: dict[str, list[Any]] = {name: [] for name in (*corpus.languages, *corpus.zero_shot)}
     for language, row in zip(train["language"].to_pylist(), content, strict=True):
         texts[language].append(row)
-    for name, rows in more.texts.items():
-        texts[name] += rows
-    return {name: rows for name, rows in texts.items() if rows}
+    return texts, more.texts
+
+
+def languages_of(texts: Pools) -> list[str]:
+    """List the languages that have any text, each once."""
+    return [*dict.fromkeys(name for pool in texts for name, rows in pool.items() if any(rows))]
 
 
 def every_text(corpus: Corpus, more: Unlabelled) -> list[str]:
@@ -175,7 +180,7 @@ def folder_texts(folder: Path) -> dict[str, list[str]]:
 
 
 def sample_texts(  # noqa: PLR0913 - one draw serves all that look at text
-    texts: Mapping[str, Rows],
+    texts: Pools,
     tokenizer: PreTrainedTokenizerBase,
     *,
     task: str,
@@ -188,7 +193,7 @@ def sample_texts(  # noqa: PLR0913 - one draw serves all that look at text
     """Draw as many tokens of every language, and set a part aside to judge.
 
     Args:
-        texts: Texts, or lists of words when tagging, by language.
+        texts: What there is; empty texts are passed over.
         tokenizer: The teacher's.
         task: classification or tagging.
         tokens: In all; a language that has fewer than its share gives what it has.
@@ -200,20 +205,19 @@ def sample_texts(  # noqa: PLR0913 - one draw serves all that look at text
     Raises:
         HeadstartError: There are too few texts to set some aside, or none in a language of these.
     """
-    texts = {k: some for k, rows in texts.items() if (some := [row for row in rows if row])}
-    if missing := [name for name in languages or () if name not in texts]:
+    names = languages_of(texts)
+    if missing := [name for name in languages or () if name not in names]:
         raise HeadstartError(
             f"there is no text in {', '.join(missing)} to look at",
             where=f"recipe key {where}",
             way_out="put a file of it into the folder data.text, or name other languages",
         )
-    texts = {k: rows for k, rows in texts.items() if languages is None or k in languages}
-    if not texts:
+    names = [name for name in names if languages is None or name in languages]
+    if not names:
         raise _too_few(0, where)
     rng = np.random.default_rng((seed, 2))
-    share = tokens // len(texts)
-    most = share // LEAST + 1
-    drawn = {k: [rows[i] for i in rng.permutation(len(rows))[:most]] for k, rows in texts.items()}
+    share = tokens // len(names)
+    drawn = {name: _drawn(texts, name, share // LEAST + 1, rng) for name in names}
     encoded = _enough(drawn, tokenizer, task=task, share=share, max_length=max_length)
     chosen = np.flatnonzero(_within(encoded.lengths, encoded.language_ids, share))
     judges = np.arange(len(chosen)) % HELD_OUT == HELD_OUT - 1
@@ -221,6 +225,12 @@ def sample_texts(  # noqa: PLR0913 - one draw serves all that look at text
         raise _too_few(len(chosen), where)
     parts = [pack(encoded.lengths, chosen[mask], tokens=BATCH_TOKENS) for mask in (~judges, judges)]
     return Sample(encoded, *parts)
+
+
+def _drawn(texts: Pools, language: str, most: int, rng: np.random.Generator) -> list[Any]:
+    """Draw texts of a language at random, pool by pool."""
+    pools = [[row for row in pool.get(language, ()) if row] for pool in texts]
+    return [rows[i] for rows in pools for i in rng.permutation(len(rows))][:most]
 
 
 def _enough(

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from headstart import checkpoint
-from headstart.calibration import all_texts, sample_texts, unlabelled
+from headstart.calibration import all_texts, languages_of, sample_texts, unlabelled
 from headstart.console import say
 from headstart.corpus import load_corpus, narrowed
 from headstart.errors import HeadstartError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
-    from headstart.calibration import Rows
+    from headstart.calibration import Pools
     from headstart.recipe import Recipe
     from headstart.ridge import Fitted
     from headstart.rules import Measured, Scores
@@ -102,7 +102,8 @@ def check_texts(recipe: Recipe, named: str) -> list[str]:
     samples = samples_for(recipe, texts, checkpoint.load_tokenizer(named))
     if recipe.data.text is not None:
         checkpoint.check_length(read_config(named).to_dict(), recipe.data.max_length)
-    missing = [k for k in (*corpus.languages, *corpus.zero_shot) if k not in texts]
+    there = languages_of(texts)
+    missing = [k for k in (*corpus.languages, *corpus.zero_shot) if k not in there]
     return [_told(_key(name), drawn(recipe)[name], one, missing) for name, one in samples.items()]
 
 
@@ -124,13 +125,13 @@ def _told(
 
 
 def samples_for(
-    recipe: Recipe, texts: Mapping[str, Rows], tokenizer: PreTrainedTokenizerBase
+    recipe: Recipe, texts: Pools, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Sample]:
     """Draw the texts that a run looks at before its training.
 
     Args:
         recipe: Says what looks at text, at how much, and the seed.
-        texts: By language.
+        texts: By language, pool by pool.
         tokenizer: The teacher's.
 
     Returns:

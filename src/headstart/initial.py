@@ -51,7 +51,7 @@ class Refit(Part):
     """Closed-form repair of the copied weights before training; `{}` takes the defaults."""
 
     tokens: Count = 50_000
-    """How much text is looked at, in all languages together: training rows, and `data.text`."""
+    """How much text is looked at, in all languages together: training rows, then `data.text`."""
     languages: Some | None = None
     """Those whose text is looked at; None takes all, zero-shot ones included."""
     ridge: Positive | Literal["auto"] = "auto"

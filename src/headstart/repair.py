@@ -178,7 +178,7 @@ def _refit(  # noqa: PLR0913 - what both ways know
 
     def draw(tokens: int, languages: Sequence[str] | None = None) -> Sample:
         return sample_texts(
-            {k: [t.split() for t in v] for k, v in texts.items()} if tagging else texts,
+            [{k: [t.split() for t in v] for k, v in texts.items()} if tagging else texts],
             tokenizer,
             task="tagging" if tagging else "classification",
             tokens=tokens,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-    from headstart.calibration import Rows
+    from headstart.calibration import Pools
     from headstart.recipe import Recipe
     from headstart.stages import Teacher
     from headstart.walk import Sample
@@ -62,7 +62,7 @@ class Start:
 def start_of(
     recipe: Recipe,
     teacher: Teacher,
-    texts: Mapping[str, Rows],
+    texts: Pools,
     folder: Path,
     accelerator: Accelerator,
 ) -> Start:
@@ -73,7 +73,7 @@ def start_of(
     Args:
         recipe: Says what the student is.
         teacher: That it is made from.
-        texts: What may be looked at, by language.
+        texts: What may be looked at, by language, pool by pool.
         folder: Holds a folder for each start, and a file for what was measured of a teacher;
             seconds of one that lies there are its maker's.
         accelerator: Device and processes.
