@@ -170,6 +170,20 @@ def test_the_tasks_own_text_is_drawn_before_any_other() -> None:
     assert set(drawn["cc"]) == first(["rain"]) == set(drawn["dd"])
 
 
+def test_general_distillation_reads_text_of_any_kind(tmp_path: Path) -> None:
+    recipe = apply(
+        world(tmp_path), {"init.general": {"tokens": 300}, "init.refit": {"tokens": 300}}
+    )
+    pools = [{"aa": ["wake me"] * 400}, {"aa": ["the loud rain"] * 400}]
+    samples = samples_for(recipe, pools, tiny_tokenizer())
+    kinds = {
+        name: {int(sample.encoded.ids[i + 1]) for i in sample.encoded.starts[:-1]}
+        for name, sample in samples.items()
+    }
+    assert len(kinds["refit"]) == 1
+    assert len(kinds["general"]) == 2
+
+
 def test_a_part_judges_and_is_not_fitted_to() -> None:
     seen = sample_texts([TEXTS], tiny_tokenizer(), task="classification", tokens=900, max_length=32)
     fit, held_out = (set(np.concatenate(part).tolist()) for part in (seen.fit, seen.held_out))

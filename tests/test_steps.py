@@ -108,6 +108,19 @@ def short(folder: Path) -> Path:
     return folder
 
 
+def test_where_no_step_is_taken_a_teacher_is_not_asked(
+    made: tuple[Recipe, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object) -> None:
+        raise AssertionError("answers to train rows")
+
+    monkeypatch.setattr(steps, "predict", asked)
+    with pytest.raises(AssertionError, match="train rows"):
+        distilled(made[0], made[1], tmp_path / "one")
+    distilled(made[0], made[1], tmp_path / "none", max_steps=0)
+    assert (tmp_path / "none" / "config.json").exists()
+
+
 def test_inputs_beyond_the_positions_are_refused(made: tuple[Recipe, Path], tmp_path: Path) -> None:
     recipe, tuned = made
     few, task, data = short(tmp_path / "few"), recipe.task, recipe.data

@@ -101,6 +101,12 @@ def all_texts(corpus: Corpus, more: Unlabelled) -> Pools:
     return texts, more.texts
 
 
+def together(texts: Pools) -> Pools:
+    """Make one pool of all, where no kind of text comes first."""
+    names = languages_of(texts)
+    return [{name: [row for pool in texts for row in pool.get(name, ())] for name in names}]
+
+
 def languages_of(texts: Pools) -> list[str]:
     """List the languages that have any text, each once."""
     return [*dict.fromkeys(name for pool in texts for name, rows in pool.items() if any(rows))]

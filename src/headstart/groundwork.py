@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from headstart import checkpoint
-from headstart.calibration import all_texts, languages_of, sample_texts, unlabelled
+from headstart.calibration import all_texts, languages_of, sample_texts, together, unlabelled
 from headstart.console import say
 from headstart.corpus import load_corpus, narrowed
 from headstart.errors import HeadstartError
@@ -142,7 +142,7 @@ def samples_for(
     """
     return {
         name: sample_texts(
-            texts,
+            together(texts) if name == "general" else texts,  # what is general is of any kind
             tokenizer,
             task=recipe.task,
             tokens=tokens,

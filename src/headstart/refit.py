@@ -229,17 +229,17 @@ class _Refit:
         until: Tap | None,
     ) -> None:
         """Read all batches for a step; keep what idle places lead to, so that they run no more."""
-        goes_in, kept = into(places[0].name), Scratch()
+        goes_in, kept = into(places[0].name), Scratch() if idle else None
         taps = {tap: None for place in places for tap in place.ours}
         wanted = [*(taps | {goes_in: None} if idle else taps)]
         for i, batch in enumerate(self.student.batches):
             here = self.student.read(i, wanted, stop=stop, until=until)
-            if idle:
+            if kept is not None:
                 (kept[i],) = here[goes_in]
             for place in places:
                 target = targets[place.name][i].to(batch.rows.device)
                 place.look(here, target, batch, fits=i < len(self.sample.fit))
-        if idle:
+        if kept is not None:
             self.student.keep(goes_in.path, [place.name for place in idle], kept)
 
     def _places(self, step: Step, j: int | None) -> list[Place]:
