@@ -7,7 +7,8 @@ run` trains them (rows of the table, no dropout, fused AdamW). The rate of bare 
 of 8192 x 8192 x 8192 in bf16, the median of thirty; a step's work is six operations for each
 weight of its matrices and each real piece. The first third of the steps is not timed: a kernel is
 loaded when a batch of its shape first comes. Small batches leave an accelerator waiting for the
-program that feeds it: the table shows from which size on it is fed.
+program that feeds it: the table shows from which size on it is fed, with steps started kernel by
+kernel, and recorded as CUDA graphs (`headstart.replay`), as they are below its `LARGEST`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import torch
 from accelerate import Accelerator
 from distil import LABELS, products, texts
 from transformers import BertConfig, BertForSequenceClassification
 
+from headstart import train
+from headstart.replay import LARGEST
 from headstart.settings import Train
 from headstart.stages import job_for
 from headstart.train import Dev, fit
@@ -37,7 +41,7 @@ WARM = 20  # steps, at least, of each third
 
 
 def steady(
-    text: Text, shape: tuple[int, int], tokens: int, *, seconds: float, precision: str
+    text: Text, shape: tuple[int, int], tokens: int, *, seconds: float, precision: str, plain: bool
 ) -> tuple[float, float]:
     """Give real pieces a second and milliseconds a step, once warm."""
     layers, hidden = shape
@@ -68,7 +72,10 @@ def steady(
         limited = asked.model_copy(update={"max_steps": 3 * steps, "eval_every": steps})
         job = job_for(text, limited, accelerator, seed=0, teacher=answers.astype(np.float32))
         job = replace(job, order=order, evaluate=lambda _: Dev(0.0, 0.0))
-        first, _, last = fit(model, job).curve
+        with pytest.MonkeyPatch.context() as patched:
+            if plain:
+                patched.setattr(train, "recorded", lambda stride: stride)
+            first, _, last = fit(model, job).curve
         spent = last["seconds"] - first["seconds"]
         return (last["tokens"] - first["tokens"]) / spent, 1e3 * spent / (2 * steps)
 
@@ -90,20 +97,23 @@ def main() -> None:
     rate = products(kind)
     name = torch.cuda.get_device_name() if kind == "cuda" else kind
     print(f"{name}, {rate / 1e12:.0f} TFLOP/s in bf16, torch {torch.__version__}")
-    lines = [(shape, tokens, "bf16") for shape in SHAPES for tokens in BATCHES]
-    lines += [((6, 384), tokens, "fp32") for tokens in BATCHES[:2]]
-    for shape, tokens, precision in lines:
-        try:
-            speed, step = steady(text, shape, tokens, seconds=given.seconds, precision=precision)
-        except torch.OutOfMemoryError:
-            print(f"{shape[0]} x {shape[1]}, {tokens:,} pieces a batch: too large for its memory")
-            continue
-        work = 6 * 12 * shape[0] * shape[1] ** 2
-        print(
-            f"{shape[0]:>2} x {shape[1]}, {tokens:>7,} pieces a batch, {precision}: {step:7.1f} ms "
-            f"a step, {speed:12,.0f} pieces/s, {work * speed / rate:5.1%} of the bf16 rate",
-            flush=True,
-        )
+    sizes = [(shape, tokens, "bf16") for shape in SHAPES for tokens in BATCHES]
+    sizes += [((6, 384), tokens, "fp32") for tokens in BATCHES[:3]]
+    for shape, tokens, precision in sizes:
+        for plain in (True, False) if kind == "cuda" and tokens <= LARGEST else (True,):
+            asked = {"seconds": given.seconds, "precision": precision, "plain": plain}
+            try:
+                speed, step = steady(text, shape, tokens, **asked)
+            except torch.OutOfMemoryError:
+                print(f"{shape[0]} x {shape[1]}, {tokens:,} pieces a batch: too large a batch")
+                continue
+            work = 6 * 12 * shape[0] * shape[1] ** 2
+            print(
+                f"{shape[0]:>2} x {shape[1]}, {tokens:>6,} pieces a batch, {precision}, "
+                f"{'one by one' if plain else 'recorded':10}: {step:6.1f} ms a step, "
+                f"{speed:12,.0f} pieces/s, {work * speed / rate:5.1%} of the bf16 rate",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from headstart import state, train
+from headstart import state, stride, train
 from headstart.encode import Encoded, collate, pack, unit_logits
 from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict
@@ -24,6 +24,7 @@ from headstart.families import FAMILIES
 from headstart.objectives import weighted
 from headstart.prepare import RowEmbedding, open_accelerator, optimizer_for, rate_at, trainable
 from headstart.settings import Train
+from headstart.stride import Stride
 from headstart.train import Dev, Job, Progress, fit, total_steps
 from headstart.tune import choose_rate, learn
 from tiny import VARIANTS, tiny_model
@@ -231,15 +232,15 @@ def law_a_step_fetches_nothing(
         with monkeypatch.context() as patched:
             for name in FETCHES:
                 patched.setattr(torch.Tensor, name, fetching(name))
-            step(model, optimizer, work, np.arange(12), None, bf16=False)
+            step(train.stride_of(work, model, optimizer), np.arange(12))
     assert called == []
 
 
 def test_a_step_fetches_nothing(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    law_a_step_fetches_nothing(accelerator, monkeypatch, train._step)
+    law_a_step_fetches_nothing(accelerator, monkeypatch, Stride.__call__)
 
-    def waits(*args: object, **more: object) -> torch.Tensor:
-        loss = train._step(*args, **more)  # pyright: ignore[reportArgumentType]
+    def waits(stride: Stride, index: NDArray[np.int64]) -> torch.Tensor:
+        loss = stride(index)
         return loss * (float(loss) > 0)
 
     with pytest.raises(AssertionError):
@@ -288,8 +289,15 @@ def test_a_row_embedding_reads_as_the_whole_one() -> None:
     assert rows.pad == 0
 
 
+def ordinary(stride: Stride, index: NDArray[np.int64]) -> torch.Tensor:
+    return stride(index)
+
+
 def law_a_step_is_the_mean_over_units(
-    accelerator: Accelerator, family: str = "bert", task: str = "tagging"
+    accelerator: Accelerator,
+    family: str = "bert",
+    task: str = "tagging",
+    step: Callable[[Stride, NDArray[np.int64]], torch.Tensor] = ordinary,
 ) -> None:
     """A step on a padded batch moves weights as its examples do, one by one, without padding."""
     data = drawn(12, task=task)
@@ -307,7 +315,7 @@ def law_a_step_is_the_mean_over_units(
     slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
     work = replace(work, teacher=teacher)
-    train._step(model, sgd, work, np.arange(12), None, bf16=False)
+    step(train.stride_of(work, model, sgd), np.arange(12))
     moved = [old - p.detach() for old, p in zip(before, model.parameters(), strict=True)]
     torch.testing.assert_close(moved, slopes, atol=1e-5, rtol=1e-4)
 
@@ -341,7 +349,7 @@ def test_the_law_of_steps_has_teeth(
         "mean of means": ("weighted", averaged),
         "shifted teacher": ("weighted", shifted),
     }
-    monkeypatch.setattr(train, *planted[mistake])
+    monkeypatch.setattr(stride, *planted[mistake])
     with pytest.raises(AssertionError):
         law_a_step_is_the_mean_over_units(accelerator)
 

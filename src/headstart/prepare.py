@@ -161,7 +161,20 @@ def optimizer_for(model: nn.Module, settings: Train) -> torch.optim.AdamW:
         {"params": decay, "weight_decay": settings.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+    rate = torch.zeros((), device=device)  # read from its place by steps that are recorded
+    return torch.optim.AdamW(groups, lr=rate, betas=settings.betas, fused=True, capturable=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate, in its place where it has one."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def rate_at(step: int, total: int, warmup: float) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -17,11 +16,19 @@ import numpy as np
 import torch
 
 from headstart.console import track
-from headstart.encode import collate, pack, to_device, unit_logits
+from headstart.encode import pack
 from headstart.errors import HeadstartError
-from headstart.objectives import needs_features, needs_teacher, weighted
-from headstart.prepare import choose_precision, first_says, optimizer_for, rate_at, trainable
+from headstart.objectives import needs_features, needs_teacher
+from headstart.prepare import (
+    choose_precision,
+    first_says,
+    optimizer_for,
+    rate_at,
+    set_rate,
+    trainable,
+)
 from headstart.state import load_state, save_state
+from headstart.stride import Stride, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -175,6 +182,7 @@ def _loop(
     every = settings.eval_every or len(batches_of(job, 0))
     wrapped, running = job.accelerator.prepare(model, optimizer)
     bf16 = progress.precision == "bf16"
+    stride = recorded(stride_of(job, wrapped, running, bound, bf16=bf16))
     saved = mark = time.perf_counter()
     losses: list[Tensor] = []  # not looked at before they must be: an accelerator works ahead
     with track(job.label, total) as advance:
@@ -183,9 +191,8 @@ def _loop(
             if settings.patience is not None and progress.since_best >= settings.patience:
                 break
             rate = job.learning_rate * rate_at(progress.step, total, settings.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            losses.append(_step(wrapped, running, job, index, bound, bf16=bf16))
+            set_rate(optimizer, rate)
+            losses.append(stride(index))
             progress.step += 1
             progress.tokens += _pieces(job, index)
             judges = progress.step % every == 0 or progress.step == total
@@ -212,46 +219,25 @@ def _from(job: Job, step: int, total: int) -> Iterator[Ints]:
     return itertools.islice(every, step, total)
 
 
-def _step(
+def stride_of(
+    job: Job,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    job: Job,
-    index: Ints,
-    bound: Bound | None,
+    bound: Bound | None = None,
     *,
-    bf16: bool,
-) -> Tensor:
-    """Take one step on a global batch, of which this process computes its share.
-
-    Returns:
-        This process' share of the loss, on the device.
-    """
-    accelerator = job.accelerator
-    world, rank = accelerator.num_processes, accelerator.process_index
-    share = index[rank::world]
-    idle = len(share) == 0  # fewer examples than processes: join in with a loss of zero
-    batch = collate(job.data, index[:1] if idle else share, device=accelerator.device)
-    kind = accelerator.device.type
-    with (
-        torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16),
-        nullcontext({}) if bound is None else bound.watch() as seen,
-    ):
-        logits = unit_logits(model(**batch.inputs).logits, batch)
-    target = None
-    if job.teacher is not None:
-        target = to_device(job.teacher[batch.units], logits.device)
-    losses = weighted(job.settings.objective, logits, target, batch.gold)
-    starts = job.data.unit_starts
-    units = max(int((starts[index + 1] - starts[index]).sum()), 1)  # of all processes
-    loss = losses.sum() * (0.0 if idle else world / units)  # processes' gradients are averaged
-    if bound is not None:
-        tokens = _pieces(job, index)
-        loss = loss + bound.loss(seen, batch) * (0.0 if idle else world / tokens)
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss)
-    accelerator.clip_grad_norm_(model.parameters(), job.settings.clip)
-    optimizer.step()
-    return loss.detach() / world
+    bf16: bool = False,
+) -> Stride:
+    """Give what takes a job's steps."""
+    return Stride(
+        model=model,
+        optimizer=optimizer,
+        accelerator=job.accelerator,
+        data=job.data,
+        settings=job.settings,
+        teacher=job.teacher,
+        bound=bound,
+        bf16=bf16,
+    )
 
 
 def _pieces(job: Job, index: Ints) -> int:
