@@ -1,9 +1,10 @@
 """Print a study's results as Markdown, for the documents.
 
-    python tools/markdown.py STUDY
+    python tools/markdown.py STUDY [--over KEY]
 
 Main metric on test in percent: means over languages with their spread over seeds, then per
-language; and for each way of making a student what it took.
+language; and for each way of making a student what it took. With --over, one table alone: a column
+for each value of that key of the grid, such as max_steps.
 """
 
 from __future__ import annotations
@@ -95,11 +96,30 @@ def making(table: Table) -> list[str]:
     return lines
 
 
+def over(table: Table, key: str) -> list[str]:
+    """Write the means of each way by one key of the grid."""
+    found: dict[str, dict[str, str]] = {}
+    for column in table.columns:
+        name, _, value = column.name.rpartition(f"|{key}=")
+        kinds = [[r.summary["student"][k].get(table.metric) for r in column.records]
+                 for k in ("trained_on", "zero_shot")]  # fmt: skip
+        told = " / ".join(spread(ours) for ours in kinds if None not in ours)
+        alone = " (one seed)" if len(column.records) == 1 else ""
+        found.setdefault(name, {})[value] = told + alone
+    values = sorted({value for row in found.values() for value in row}, key=int)
+    head = [key, *(f"{int(value):,}" for value in values)]
+    lines = [row(head), row(["---"] * len(head))]
+    return lines + [row([n, *(v.get(value, "-") for value in values)]) for n, v in found.items()]
+
+
 def main() -> None:
-    """Print both tables, and on what they were made."""
+    """Print the tables, and on what they were made."""
     records = read_records(sys.argv[1])
     table = tabulate(records)
-    print("\n".join([*means(table), "", *scores(table), "", *making(table), ""]))
+    if sys.argv[2:3] == ["--over"]:
+        print("\n".join([*over(table, sys.argv[3]), ""]))
+    else:
+        print("\n".join([*means(table), "", *scores(table), "", *making(table), ""]))
     commits = ", ".join(sorted({str(record.commit) for record in records}))
     seeds = ", ".join(map(str, sorted({record.seed for record in records})))
     taught = [percent(point["dev"] or 0.0) for point in records[0].teacher_curve]

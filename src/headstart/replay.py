@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from headstart.encode import Batch
 
 GRID = 8  # padded lengths are its multiples
-LARGEST = 16_384  # pieces; larger batches keep a card busy without
+LARGEST = 8_192  # pieces; larger batches keep a card busy without (docs/performance.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,12 @@ class Replay:
         try:
             return self._recorder.record(lambda: self._step(feed))
         except RuntimeError as fault:  # a model that looks at its values, or too little memory
-            say(f"steps of new shapes are not recorded: {str(fault).splitlines()[0]}")
+            _tell(str(fault).splitlines()[0])
             self._recorder = None
             return None
+
+
+@cache
+def _tell(reason: str) -> None:
+    """Say once why steps are taken one kernel at a time."""
+    say(f"steps of new shapes are not recorded as CUDA graphs: {reason}")
