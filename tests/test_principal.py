@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from headstart import principal
 from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
 from headstart.errors import HeadstartError
+from headstart.flow import Tap, out_of
 from headstart.principal import directions_of
 from headstart.recipe import Refit
 from headstart.refit import refit
@@ -21,6 +23,7 @@ from test_refit import SMALL, distance, sample, small
 from tiny import HEADS, VARIANTS, tiny_model
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from headstart.principal import Turn
     from headstart.student import Made
 
+refits = sys.modules["headstart.refit"]  # headstart.refit is a function
 OWN_KEYS = "deberta-v2/own keys of one width"
 ASKED = Refit(directions="principal")
 TURNED = (
@@ -251,3 +255,57 @@ def test_a_turned_student_says_so_and_is_not_refitted_again() -> None:
     assert told.rules["hidden"] == "principal"
     with pytest.raises(HeadstartError, match="along principal directions already"):
         refit(made.model, teacher, told, sample())
+
+
+# --- nothing is lost where nothing is left out ---
+
+
+@torch.no_grad()
+def lean(kept: Sequence[int], neurons: Sequence[int], directions: int) -> PreTrainedModel:
+    """Give a teacher whose stream lies in few directions, and of whose units only some are read."""
+    teacher = tiny_model("bert")
+    draw = torch.randn(32, directions + 1, generator=torch.Generator().manual_seed(3))
+    draw[:, 0] = 1.0  # what a norm takes away is none of them
+    span = torch.linalg.qr(draw)[0][:, 1:]
+    within = span @ span.T
+    for name, module in teacher.bert.named_modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.weight.fill_(0.7)
+            module.bias.zero_()
+        elif isinstance(module, torch.nn.Embedding):
+            module.weight.copy_(module.weight @ within)
+        elif name.endswith("output.dense"):
+            units = neurons if module.in_features == 64 else kept
+            read = torch.zeros(module.in_features)
+            read[list(units)] = 1.0
+            module.weight.copy_(within @ module.weight * read)
+            module.bias.copy_(within @ module.bias)
+    return teacher
+
+
+def law_few_directions_are_enough(error: float) -> None:
+    """A stream that lies in one direction less than the student has channels is kept whole."""
+    kept = make_student(tiny_model("bert"), shape={"hidden": 16}).selection
+    teacher = lean(kept.attention[0], kept.ffn[0], 15)
+    made = make_student(teacher, shape={"hidden": 16})
+    copied = distance(made.model, teacher)
+    refit(made.model, teacher, made.selection, sample(), asked=ASKED)
+    assert distance(made.model, teacher) < error * copied
+
+
+def test_few_directions_are_enough() -> None:
+    law_few_directions_are_enough(0.005)
+
+
+def test_the_law_of_few_directions_has_teeth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees a target that is what a norm makes of the sum, not the sum."""
+    job = refits._Refit
+    theirs = job._theirs
+
+    def normalized(self: Any, aim: Tap, *more: Any, on_stream: bool) -> Any:
+        is_sum = on_stream and aim.side == "input"
+        return theirs(self, out_of(aim.path) if is_sum else aim, *more, on_stream=on_stream)
+
+    monkeypatch.setattr(job, "_theirs", normalized)
+    with pytest.raises(AssertionError):
+        law_few_directions_are_enough(0.005)

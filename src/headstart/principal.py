@@ -1,9 +1,9 @@
 """A narrower residual stream along the teacher's principal directions, instead of some channels.
 
-The stream of a student that keeps k of d channels can hold what any k directions hold. Where each
-sum is normalized, and gain and shift of the norms are fitted afterwards, the directions of most
-variance do: they are found on text, and every map that reads or writes the stream is turned to
-them.
+The stream of a student that keeps k of d channels can hold what any k directions hold. Those of
+most variance are found on text, and every map that reads or writes the stream is turned to them.
+Where sums are normalized, that leaves their size nearly in proportion, so that a norm does to the
+turned sum nearly what it did to the whole; gain and shift are fitted afterwards.
 
 Source:
     The rotation is that of SliceGPT (Ashkboos et al., 2024, arXiv:2401.15024), which needs norms
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import HeadstartError
-from headstart.flow import Rescale, Tap, into, out_of
+from headstart.flow import Rescale, Tap, out_of
 from headstart.places import paths_of
 from headstart.ridge import double_device
 from headstart.stream import why_not
@@ -33,51 +33,34 @@ if TYPE_CHECKING:
     from headstart.selection import Selection
     from headstart.sides import Side
 
-RIDGE = 1e-4  # of the map from the embeddings' sum
-
 
 @dataclass(slots=True)
 class _Seen:
-    """What was read of the teacher: products of the stream after each norm, with a 1 beside it.
+    """What was read of the teacher.
 
     Args:
-        first: The embeddings' norm.
-        streams: Under each norm's path, shape (channels + 1, channels + 1).
-        read: The same of what the first norm reads.
-        led: What that read with what came out, shape (channels + 1, channels).
+        streams: Under each norm's path the products of the stream after it, with a 1 beside it,
+            shape (channels + 1, channels + 1).
     """
 
-    first: str
     streams: dict[str, Tensor]
-    read: Tensor
-    led: Tensor
 
     @classmethod
     def empty(cls, norms: Sequence[str], channels: int, model: Module) -> _Seen:
         """Start with no rows; a process that gets no batch has sums of the same shapes."""
-        device = double_device(next(model.parameters()).device)
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
-        wide = channels + 1
-        streams = {norm: zeros(wide, wide) for norm in norms}
-        return cls(norms[0], streams, zeros(wide, wide), zeros(wide, channels))
+        device, wide = double_device(next(model.parameters()).device), channels + 1
+        empty = torch.zeros(wide, wide, dtype=torch.float64, device=device)
+        return cls({norm: empty.clone() for norm in norms})
 
     def add(self, found: Mapping[Tap, Tensor]) -> None:
-        """Add rows by where they were read: products in the teacher's precision, sums in double."""
-        wide = {tap: _with_one(rows) for tap, rows in found.items()}
-        for tap, rows in wide.items():
-            if tap.side == "output":
-                self.streams[tap.path] += rows.T @ rows
-        x, y = wide[into(self.first)], wide[out_of(self.first)][:, :-1]
-        self.read += x.T @ x
-        self.led += x.T @ y
+        """Add rows by where they were read."""
+        for tap, rows in found.items():
+            wide = _with_one(rows)
+            self.streams[tap.path] += wide.T @ wide
 
     def join(self, add: Callable[[Tensor], Tensor]) -> None:
         """Sum over processes."""
         self.streams = {path: add(products) for path, products in self.streams.items()}
-        self.read, self.led = add(self.read), add(self.led)
 
     def covariances(self) -> list[Tensor]:
         """Give each stream's covariance over its whole variance."""
@@ -93,11 +76,6 @@ class _Seen:
         products = self.streams[path]
         turned = directions.T @ products[:-1, :-1] @ directions / products[-1, -1]
         return float(turned.diagonal().mean().sqrt())
-
-    def embedded(self, directions: Tensor) -> Tensor:
-        """Fit a linear map from the embeddings' sum, and a 1, to the turned stream after a norm."""
-        ridge = RIDGE * self.read.diagonal().mean() * torch.eye(len(self.read)).to(self.read)
-        return torch.linalg.solve(self.read + ridge, self.led @ directions)
 
 
 def _with_one(rows: Tensor) -> Tensor:
@@ -180,14 +158,14 @@ class Turn:
         return directions
 
     def _look(self, batches: Sequence[int]) -> _Seen:
-        """Add up products of the stream after each norm, and of what the embeddings' norm reads."""
+        """Add up products of the stream after each norm."""
         at = self.teacher.prefix
         first = self.family.flow.before[0]
         norms = [first.norm.format(p=at)] if isinstance(first, Rescale) else []
         for layer in range(len(self.teacher.walk.blocks)):
             steps = self.family.flow.layer
             norms += [s.norm.format(p=at, i=layer) for s in steps if isinstance(s, Rescale)]
-        taps = [into(norms[0]), *map(out_of, norms)]
+        taps = [*map(out_of, norms)]
         seen = _Seen.empty(norms, self.sizes["hidden"], self.teacher.walk.model)
         for i in batches:
             batch = self.teacher.batches[i]
@@ -198,18 +176,13 @@ class Turn:
         return seen
 
     def _turn_tables(self, seen: _Seen, directions: Tensor) -> None:
-        """Turn the embeddings: what their sums become after the norm is linear in them, nearly."""
-        turn = seen.embedded(directions)
+        """Turn the embeddings and their norm."""
         ours = dict(self.student.walk.model.named_parameters())
         theirs = dict(self.teacher.walk.model.named_parameters())
         for entry in self.entries:
             if entry.layer is None and entry.part != "head" and len(entry.axes) == 2:
                 old = theirs[entry.name(self.teacher.prefix)]
-                by = directions if entry.axes[0] == "relative" else turn[:-1]
-                new = old @ by.to(old)
-                if entry.axes[0] == "vocab":  # each place has one word, so what all share is there
-                    new = new + turn[-1].to(new)
-                ours[entry.name(self.student.prefix)].copy_(new)
+                ours[entry.name(self.student.prefix)].copy_(old @ directions.to(old))
         for path in (p for step in self.family.flow.before for p in paths_of(step)):
             if path.format(p=self.student.prefix) in self.student.walk.modules:
                 self._set_norm(path, None, seen, directions)

@@ -19,7 +19,7 @@ from headstart.assembly import prefix_of
 from headstart.console import track
 from headstart.encode import collate
 from headstart.errors import HeadstartError
-from headstart.flow import Rescale, Solve, into, out_of
+from headstart.flow import Rescale, Solve, into
 from headstart.layout import entries, lengths, shape_of
 from headstart.places import Place, groups_of, paths_of, taps_of, targets_of
 from headstart.principal import Turn
@@ -250,9 +250,7 @@ class _Refit:
         entry = self.entries.get(path.format(p=self.student.prefix, i=j) + ".weight")
         layer = None if j is None else self.selection.layers[j]
         taps = taps_of(step, path)
-        is_turned = self.directions is not None and isinstance(step, Solve) and step.total
-        aim = out_of(taps[1].path) if is_turned else taps[1]  # what the norm makes of the sum
-        known = aim.at(self.teacher.prefix, layer).path in self.teacher.walk.modules
+        known = taps[1].at(self.teacher.prefix, layer).path in self.teacher.walk.modules
         if entry is None or not known:
             return None
         axis = "hidden" if isinstance(step, Solve) and step.total else entry.axes[0]
@@ -270,7 +268,7 @@ class _Refit:
             name,
             module,
             ours=(taps[0].at(self.student.prefix, j), taps[1].at(self.student.prefix, j)),
-            theirs=self._theirs(aim, axis, j, on_stream=on_stream and entry.part != "head"),
+            theirs=self._theirs(taps[1], axis, j, on_stream=on_stream and entry.part != "head"),
             units=self.head == "tagging" and entry.part == "head",
             fit=sums(),
             held_out=sums(),
