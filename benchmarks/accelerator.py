@@ -8,7 +8,7 @@ of 8192 x 8192 x 8192 in bf16, the median of thirty; a step's work is six operat
 weight of its matrices and each real piece. The first third of the steps is not timed: a kernel is
 loaded when a batch of its shape first comes. Small batches leave an accelerator waiting for the
 program that feeds it: the table shows from which size on it is fed, with steps started kernel by
-kernel, and recorded as CUDA graphs (`headstart.replay`), as they are below its `LARGEST`.
+kernel, and recorded as CUDA graphs (`headstart.replay`), as they are up to its `LARGEST`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,12 +22,14 @@ from tiny import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from accelerate import Accelerator
     from numpy.typing import NDArray
+    from transformers import PreTrainedModel
 
     from headstart.stride import Stride
-    from headstart.train import Job, Progress
+    from headstart.train import Dev, Job, Progress
 
     Ints = NDArray[np.int64]
 
@@ -55,23 +58,51 @@ class Tape:
 
     def replay(self) -> None:
         self.told.append("played")
-        self.loss.copy_(self.step())
+        self.loss.fill_(float(self.step()))
 
 
-def playing(tape: Tape) -> Callable[[Stride], Callable[[Ints], torch.Tensor]]:
-    """Record a stride's steps, as on CUDA."""
+def fit_recorded(work: Job, monkeypatch: pytest.MonkeyPatch, tape: Tape | None) -> Progress:
+    """Train; with a tape as on a CUDA card, whose graphs it stands for."""
+    model = fresh(work.data.task)
+    model.set_attn_implementation("sdpa")
+    with monkeypatch.context() as patched:
+        if tape is not None:
+            patched.setattr(
+                stride, "Replay", lambda step, _: Replay(step, torch.device("cpu"), tape)
+            )
+            patched.setattr(train, "recorded", lambda given: stride.recorded(on_cuda(given)))
+        return fit(model, work)
 
-    def recorded(given: Stride) -> Callable[[Ints], torch.Tensor]:
-        player = Replay(given.take, torch.device("cpu"), tape)
-        more = {"pad_id": given.data.pad_id, "tagging": given.data.task == "tagging"}
-        return lambda index: player(padded(given.feed(index), **more))
 
-    return recorded
+def on_cuda(given: Stride, *, processes: int = 1) -> Stride:
+    """Let a stride believe that it runs on a card."""
+    card = SimpleNamespace(
+        device=SimpleNamespace(type="cuda"), num_processes=processes, process_index=0
+    )
+    return replace(given, accelerator=Card(given.accelerator, card))  # pyright: ignore
+
+
+class Card:
+    """An accelerator that says it is a card's, and else is what it was."""
+
+    def __init__(self, real: Accelerator, told: SimpleNamespace) -> None:
+        self.real, self.told, self.asked = real, told, 0
+
+    @property
+    def device(self) -> object:
+        """Be a card once, where it is decided whether steps are recorded."""
+        self.asked += 1
+        return self.told.device if self.asked == 1 else self.real.device
+
+    def __getattr__(self, name: str) -> object:
+        found = vars(self.told).get(name)
+        return getattr(self.real, name) if found is None else found
 
 
 def padded_step(given: Stride, index: Ints, spoil: Callable[[Feed], Feed] | None = None) -> object:
-    feed = given.feed(index)
-    whole = padded(feed, pad_id=given.data.pad_id, tagging=given.data.task == "tagging")
+    data = given.data
+    more = {"pad_id": data.pad_id, "tagging": data.task == "tagging", "longest": data.longest}
+    whole = padded(given.feed(index), **more)
     return given.take(spoil(whole) if spoil else whole)
 
 
@@ -109,25 +140,17 @@ def test_shapes_are_few_and_no_row_is_empty() -> None:
     data = drawn(400)
     for count in range(1, 100):
         feed = Feed(collate(data, np.arange(count)), None, 1.0 / count)
-        whole = padded(feed, pad_id=1, tagging=False)
+        whole = padded(feed, pad_id=1, tagging=False, longest=data.longest)
         ids, mask = whole.batch.inputs.values()
         assert ids.shape == mask.shape
-        assert ids.shape[0] >= count
-        assert ids.shape[1] % replay.GRID == 0
+        assert count <= ids.shape[0] <= count * 1.25
+        assert ids.shape[1] in (replay.GRID, data.longest)  # no longer than a model can read
         assert int(mask.sum(-1).min()) > 0
         assert isinstance(whole.weight, torch.Tensor)
         assert float(whole.weight.sum()) == pytest.approx(1.0)
         assert len(whole.weight) == len(whole.batch.rows) == len(whole.batch.gold)
         shapes.add(tuple(ids.shape))
-    assert len(shapes) <= 16
-    assert {rows for rows, _ in shapes} <= {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128}
-
-
-def trained(work: Job, monkeypatch: pytest.MonkeyPatch, tape: Tape | None) -> Progress:
-    with monkeypatch.context() as patched:
-        if tape is not None:
-            patched.setattr(train, "recorded", playing(tape))
-        return fit(fresh(work.data.task), work)
+    assert len(shapes) <= 24
 
 
 @pytest.mark.parametrize("task", ["classification", "tagging"])
@@ -138,8 +161,8 @@ def test_a_played_training_is_an_ordinary_one(
     teacher = np.random.default_rng(1).normal(size=(len(data.gold), len(LABELS)))
     work = job(data, accelerator, objective={"labels": 1.0, "mse": 1.0}, dropout=0.0, epochs=6)
     work = replace(work, teacher=teacher.astype(np.float32))
-    plain = trained(work, monkeypatch, None)
-    played = trained(work, monkeypatch, tape := Tape())
+    plain = fit_recorded(work, monkeypatch, None)
+    played = fit_recorded(work, monkeypatch, tape := Tape())
     assert tape.told.count("played") > 2 * tape.told.count("recorded") > 0
     assert played.tokens == plain.tokens
     for one, other in zip(played.curve, plain.curve, strict=True):
@@ -149,10 +172,33 @@ def test_a_played_training_is_an_ordinary_one(
 def test_a_stale_place_is_seen(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where places keep what was recorded, the training is another."""
     work = job(drawn(), accelerator, dropout=0.0, epochs=6)
-    plain = trained(work, monkeypatch, None)
-    monkeypatch.setattr(torch.Tensor, "copy_", lambda place, *_, **__: place)  # pyright: ignore
-    stale = trained(work, monkeypatch, Tape())
+    plain = fit_recorded(work, monkeypatch, None)
+    tensors = Feed.tensors
+    monkeypatch.setattr(Feed, "tensors", lambda feed: [one.clone() for one in tensors(feed)])
+    stale = fit_recorded(work, monkeypatch, Tape())
     assert stale.curve[-1]["loss"] != pytest.approx(plain.curve[-1]["loss"], rel=1e-3)
+
+
+def test_an_interrupted_training_goes_on(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Shapes are new to what goes on: its first steps are taken as ever, later ones are played."""
+    work = job(drawn(), accelerator, dropout=0.0, max_steps=40, eval_every=10)
+    whole = fit_recorded(work, monkeypatch, Tape())
+    halves = replace(work, folder=tmp_path, settings=work.settings.model_copy(
+        update={"checkpoint_minutes": 1e-9}))  # fmt: skip
+    looks = iter(range(10))
+
+    def interrupted(model: PreTrainedModel) -> Dev:
+        if next(looks) == 2:
+            raise InterruptedError
+        return work.evaluate(model)
+
+    with pytest.raises(InterruptedError):
+        fit_recorded(replace(halves, evaluate=interrupted), monkeypatch, Tape())
+    rest = fit_recorded(halves, monkeypatch, tape := Tape())
+    assert "played" in tape.told
+    assert [p["loss"] for p in rest.curve] == pytest.approx([p["loss"] for p in whole.curve])
 
 
 def test_what_cannot_be_recorded_is_taken(
@@ -165,9 +211,9 @@ def test_what_cannot_be_recorded_is_taken(
 
     replay._tell.cache_clear()
     work = job(drawn(), accelerator, dropout=0.0, epochs=6)
-    plain = trained(work, monkeypatch, None)
-    trained(work, monkeypatch, Broken())
-    played = trained(work, monkeypatch, Broken())
+    plain = fit_recorded(work, monkeypatch, None)
+    fit_recorded(work, monkeypatch, Broken())
+    played = fit_recorded(work, monkeypatch, Broken())
     assert played.curve[-1]["loss"] == pytest.approx(plain.curve[-1]["loss"], rel=1e-3)
     told = " ".join(capsys.readouterr().err.split())
     assert (
@@ -177,19 +223,36 @@ def test_what_cannot_be_recorded_is_taken(
     assert "line 3" not in told
 
 
-def test_steps_are_recorded_on_cuda_alone(accelerator: Accelerator) -> None:
-    model = fresh()
-    given = train.stride_of(job(drawn(), accelerator), model, optimizer_for(model, Train()))
-    assert stride.recorded(given) is given
+def test_when_steps_are_recorded(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stride, "Replay", lambda *_: None)
+
+    def recorded(tokens: int = 64, attention: str = "sdpa", **more: Any) -> bool:
+        model = fresh()
+        model.set_attn_implementation(attention)
+        work = job(drawn(), accelerator, batch_tokens=tokens)
+        given = replace(train.stride_of(work, model, optimizer_for(model, Train())), **more)
+        assert stride.recorded(given) is given  # on a processor
+        card = on_cuda(given, processes=processes)
+        return stride.recorded(card) is not card
+
+    processes = 1
+    assert recorded()
+    assert recorded(replay.LARGEST)
+    assert not recorded(replay.LARGEST + 1)
+    assert not recorded(attention="eager")
+    assert not recorded(bound=object())
+    processes = 2
+    assert not recorded()
 
 
-def test_a_rate_is_set_in_its_place() -> None:
+def test_a_rate_is_set_in_its_place(accelerator: Accelerator) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     plain = torch.optim.AdamW([weight])
     set_rate(plain, 0.5)
     assert plain.param_groups[0]["lr"] == 0.5
     placed = torch.optim.AdamW([weight], lr=torch.tensor(0.0), fused=True)
+    running = accelerator.prepare(placed)  # which puts another tensor there
     place = placed.param_groups[0]["lr"]
     set_rate(placed, 0.5)
-    assert placed.param_groups[0]["lr"] is place
+    assert running.param_groups[0]["lr"] is place
     assert float(place) == 0.5

@@ -100,15 +100,16 @@ def over(table: Table, key: str) -> list[str]:
     """Write the means of each way by one key of the grid."""
     found: dict[str, dict[str, str]] = {}
     for column in table.columns:
-        name, _, value = column.name.rpartition(f"|{key}=")
+        parts = column.name.split("|")
+        name = "|".join(part for part in parts if not part.startswith(f"{key}="))
+        value = next((part.partition("=")[2] for part in parts if part.startswith(f"{key}=")), "-")
         kinds = [[r.summary["student"][k].get(table.metric) for r in column.records]
                  for k in ("trained_on", "zero_shot")]  # fmt: skip
-        told = " / ".join(spread(ours) for ours in kinds if None not in ours)
+        cell = " / ".join(spread(ours) for ours in kinds if None not in ours)
         alone = " (one seed)" if len(column.records) == 1 else ""
-        found.setdefault(name, {})[value] = told + alone
-    values = sorted({value for row in found.values() for value in row}, key=int)
-    head = [key, *(f"{int(value):,}" for value in values)]
-    lines = [row(head), row(["---"] * len(head))]
+        found.setdefault(name, {})[value] = cell + alone
+    values = sorted({v for cells in found.values() for v in cells}, key=lambda v: (len(v), v))
+    lines = [row([key, *values]), row(["---"] * (1 + len(values)))]
     return lines + [row([n, *(v.get(value, "-") for value in values)]) for n, v in found.items()]
 
 
@@ -116,7 +117,7 @@ def main() -> None:
     """Print the tables, and on what they were made."""
     records = read_records(sys.argv[1])
     table = tabulate(records)
-    if sys.argv[2:3] == ["--over"]:
+    if len(sys.argv) == 4 and sys.argv[2] == "--over":
         print("\n".join([*over(table, sys.argv[3]), ""]))
     else:
         print("\n".join([*means(table), "", *scores(table), "", *making(table), ""]))

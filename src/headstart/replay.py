@@ -1,6 +1,6 @@
 """Steps for a card that outruns the program which feeds it: recorded once a shape, then played.
 
-A small step is some hundred kernels, which a card does faster than a processor starts them. A CUDA
+A small step is hundreds of kernels, which a card does faster than a processor starts them. A CUDA
 graph holds the kernels of a whole step, forward pass to optimizer, and starts them with one call;
 it reads from fixed places, so batches are padded to few shapes, and padding counts for nothing.
 """
@@ -8,6 +8,7 @@ it reads from fixed places, so batches are padded to few shapes, and padding cou
 from __future__ import annotations
 
 import gc
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
@@ -19,14 +20,14 @@ from headstart.console import say
 from headstart.objectives import UNLABELLED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from torch import Tensor
 
     from headstart.encode import Batch
 
 GRID = 8  # padded lengths are its multiples
-LARGEST = 8_192  # pieces; larger batches keep a card busy without (docs/performance.md)
+LARGEST = 4_096  # pieces: four times as many keep a card busy without (docs/performance.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,50 +54,70 @@ class Feed:
 
     def on(self, device: torch.device) -> Feed:
         """Copy it to a device."""
-        ids, mask, rows, gold, *more = (one.to(device, non_blocking=True) for one in self.tensors())
-        inputs = dict(zip(self.batch.inputs, (ids, mask), strict=True))
-        batch = replace(self.batch, inputs=inputs, rows=rows, gold=gold)
-        return Feed(batch, more[0] if len(more) > 1 else None, more[-1])
+
+        def there(one: Tensor) -> Tensor:
+            return one.to(device, non_blocking=True)
+
+        batch, weight = self.batch, self.weight
+        return replace(
+            self,
+            batch=replace(
+                batch,
+                inputs={name: there(one) for name, one in batch.inputs.items()},
+                rows=there(batch.rows),
+                gold=there(batch.gold),
+            ),
+            teacher=None if self.teacher is None else there(self.teacher),
+            weight=weight if isinstance(weight, float) else there(weight),
+        )
 
 
-def padded(feed: Feed, *, pad_id: int, tagging: bool) -> Feed:
+def padded(feed: Feed, *, pad_id: int, tagging: bool, longest: int) -> Feed:
     """Pad a batch to one of few shapes; the loss and its gradients stay what they are.
 
     Args:
         feed: On the processor; its weight is one number.
         pad_id: The padding piece.
         tagging: Whether logits stand for pieces, not for examples.
+        longest: Pieces of the longest example there is, which the model can read.
 
     Returns:
-        A feed whose lengths are multiples of `GRID`, whose examples are a power of two or three
-        quarters of one, and whose weight is 0 for every unit that was added.
+        A feed whose lengths are multiples of `GRID`, or the longest there is, whose examples are at
+        most a quarter more, and whose weight is 0 for every unit that was added.
     """
     ids, mask = feed.batch.inputs["input_ids"], feed.batch.inputs["attention_mask"]
-    (examples, longest), rows, gold = ids.shape, feed.batch.rows, feed.batch.gold
-    whole, width = _rounded(examples), longest + -longest % GRID
-    around = (0, width - longest, 0, whole - examples)
+    examples, length = ids.shape
+    whole, width = _rounded(examples), min(length + -length % GRID, max(longest, length))
+    around = (0, width - length, 0, whole - examples)
     mask = F.pad(mask, around)
     mask[examples:, 0] = 1  # attention over nothing would be no number
+    inputs = {"input_ids": F.pad(ids, around, value=pad_id), "attention_mask": mask}
+    rows = feed.batch.rows
     if tagging:
-        rows = rows // longest * width + rows % longest
-    added = (0, (whole * width if tagging else whole) - len(rows))
-    teacher = feed.teacher
-    return Feed(
-        replace(
-            feed.batch,
-            inputs={"input_ids": F.pad(ids, around, value=pad_id), "attention_mask": mask},
-            rows=F.pad(rows, added),
-            gold=F.pad(gold, added, value=UNLABELLED),
-        ),
-        None if teacher is None else F.pad(teacher, (0, 0, *added)),
-        F.pad(torch.full((len(rows),), float(feed.weight)), added),
+        rows = rows // length * width + rows % length
+    return _more_units(
+        replace(feed, batch=replace(feed.batch, inputs=inputs, rows=rows)),
+        whole * width if tagging else whole,
+    )
+
+
+def _more_units(feed: Feed, units: int) -> Feed:
+    """Add units that count for nothing: they read the first logits, and have no label."""
+    batch, teacher = feed.batch, feed.teacher
+    added = (0, units - len(batch.rows))
+    gold = F.pad(batch.gold, added, value=UNLABELLED)
+    return replace(
+        feed,
+        batch=replace(batch, rows=F.pad(batch.rows, added), gold=gold),
+        teacher=None if teacher is None else F.pad(teacher, (0, 0, *added)),
+        weight=F.pad(torch.full((len(batch.rows),), float(feed.weight)), added),
     )
 
 
 def _rounded(number: int) -> int:
-    """Give the next power of two, or three quarters of it."""
-    power = 1 << (number - 1).bit_length()
-    return power * 3 // 4 if number <= power * 3 // 4 and power > 2 else power
+    """Round up to five, six, seven or eight times a power of two; up to eight stays."""
+    step = 1 << max((number - 1).bit_length() - 3, 0)
+    return number + -number % step
 
 
 class Recorded(Protocol):
@@ -119,12 +140,18 @@ class Recorder(Protocol):
         ...
 
 
+@cache
+def _beside() -> torch.cuda.Stream:
+    """Open the stream where graphs are recorded, one a process: each holds memory of its own."""
+    return torch.cuda.Stream()
+
+
 class Cuda:
     """Steps beside the default stream, and graphs that share their memory."""
 
     def __init__(self) -> None:
-        """Open a stream and a pool of memory."""
-        self._stream = torch.cuda.Stream()
+        """Open a pool of memory."""
+        self._stream = _beside()
         self._pool = torch.cuda.graph_pool_handle()
 
     def take(self, step: Callable[[], Tensor]) -> Tensor:
@@ -140,17 +167,28 @@ class Cuda:
         """Record a step as a graph."""
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream())
-        gc.disable()  # an older graph that is collected now would end the recording
-        try:
-            with torch.cuda.stream(self._stream):
-                graph.capture_begin(pool=self._pool)
-                try:
-                    loss = step()
-                finally:
+        with _uncollected(), torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool)
+            try:
+                loss = step()
+            except RuntimeError:
+                with suppress(RuntimeError):  # the first fault says more
                     graph.capture_end()
-        finally:
-            gc.enable()
+                raise
+            graph.capture_end()
         return graph, loss
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Collect no garbage: an older graph that is collected now would end a recording."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class Replay:
@@ -200,13 +238,14 @@ class Replay:
             return None
         try:
             return self._recorder.record(lambda: self._step(feed))
-        except RuntimeError as fault:  # a model that looks at its values, or too little memory
+        except RuntimeError as fault:  # too little memory, or a model that looks at its values
             _tell(str(fault).splitlines()[0])
             self._recorder = None
+            self._known.clear()  # and their memory
             return None
 
 
 @cache
 def _tell(reason: str) -> None:
     """Say once why steps are taken one kernel at a time."""
-    say(f"steps of new shapes are not recorded as CUDA graphs: {reason}")
+    say(f"steps are not recorded as CUDA graphs: {reason}")

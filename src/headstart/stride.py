@@ -75,14 +75,19 @@ class Stride:
 
 
 def recorded(stride: Stride) -> Callable[[Ints], Tensor]:
-    """Record a stride's steps where that is faster: small ones on CUDA, in one process."""
-    device = stride.accelerator.device
+    """Record a stride's steps where that is faster, and known to work.
+
+    Small ones on CUDA, in one process, on logits, of models whose attention is PyTorch's own.
+    """
+    device, data = stride.accelerator.device, stride.data
     alone = stride.accelerator.num_processes == 1 and stride.bound is None
-    if not (alone and device.type == "cuda" and stride.settings.batch_tokens <= LARGEST):
+    small = stride.settings.batch_tokens <= LARGEST
+    attention = getattr(getattr(stride.model, "config", None), "_attn_implementation", None)
+    if not (alone and small and device.type == "cuda" and attention == "sdpa"):
         return stride
-    replay = Replay(stride.take, device)
-    pad_id, tagging = stride.data.pad_id, stride.data.task == "tagging"
-    return lambda index: replay(padded(stride.feed(index), pad_id=pad_id, tagging=tagging))
+    replay, longest = Replay(stride.take, device), data.longest
+    more = {"pad_id": data.pad_id, "tagging": data.task == "tagging", "longest": longest}
+    return lambda index: replay(padded(stride.feed(index), **more))
 
 
 def _count(starts: Ints, index: Ints) -> int:
