@@ -68,7 +68,7 @@ class Feed:
                 gold=there(batch.gold),
             ),
             teacher=None if self.teacher is None else there(self.teacher),
-            weight=weight if isinstance(weight, float) else there(weight),
+            weight=there(weight) if isinstance(weight, torch.Tensor) else weight,
         )
 
 

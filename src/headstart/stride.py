@@ -63,8 +63,8 @@ class Stride:
         ):
             logits = unit_logits(self.model(**batch.inputs).logits, batch)
         losses = weighted(self.settings.objective, logits, feed.teacher, batch.gold)
-        one = isinstance(feed.weight, float)
-        loss = losses.sum() * feed.weight if one else (losses * feed.weight).sum()
+        each = isinstance(feed.weight, torch.Tensor)
+        loss = (losses * feed.weight).sum() if each else losses.sum() * feed.weight
         if self.bound is not None:
             loss = loss + self.bound.loss(seen, batch) * feed.piece_weight
         self.optimizer.zero_grad(set_to_none=True)
@@ -85,9 +85,11 @@ def recorded(stride: Stride) -> Callable[[Ints], Tensor]:
     attention = getattr(getattr(stride.model, "config", None), "_attn_implementation", None)
     if not (alone and small and device.type == "cuda" and attention == "sdpa"):
         return stride
-    replay, longest = Replay(stride.take, device), data.longest
-    more = {"pad_id": data.pad_id, "tagging": data.task == "tagging", "longest": longest}
-    return lambda index: replay(padded(stride.feed(index), **more))
+    tagging, longest = data.task == "tagging", data.longest
+    replay = Replay(stride.take, device)
+    return lambda index: replay(
+        padded(stride.feed(index), pad_id=data.pad_id, tagging=tagging, longest=longest)
+    )
 
 
 def _count(starts: Ints, index: Ints) -> int:
