@@ -29,7 +29,7 @@ BUDGETS = ("params", "bytes", "speedup")
 # A change of the numbers below changes what a budget gives: RESULT_VERSION goes up.
 # Points of its teacher's score that a student loses when its layers, or its channels, are halved
 # (times the square of how often they are halved): see docs/performance.md.
-LAYERS_LOSE, CHANNELS_LOSE = 3.0, 13.0
+LAYERS_LOSE, CHANNELS_LOSE = 2.5, 7.0
 # What an answer costs beside products of matrices, in multiply-adds: for each piece, and for each
 # channel of a layer (attention, norms, activations): see docs/performance.md.
 PER_PIECE, PER_CHANNEL = 300_000, 1_000
