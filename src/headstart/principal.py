@@ -53,7 +53,7 @@ class _Seen:
         return cls({norm: empty.clone() for norm in norms})
 
     def add(self, found: Mapping[Tap, Tensor]) -> None:
-        """Add rows by where they were read."""
+        """Add rows by where they were read: products in their own precision, sums in double."""
         for tap, rows in found.items():
             wide = _with_one(rows)
             self.streams[tap.path] += wide.T @ wide
@@ -165,7 +165,7 @@ class Turn:
         for layer in range(len(self.teacher.walk.blocks)):
             steps = self.family.flow.layer
             norms += [s.norm.format(p=at, i=layer) for s in steps if isinstance(s, Rescale)]
-        taps = [*map(out_of, norms)]
+        taps = list(map(out_of, norms))
         seen = _Seen.empty(norms, self.sizes["hidden"], self.teacher.walk.model)
         for i in batches:
             batch = self.teacher.batches[i]
