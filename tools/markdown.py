@@ -109,7 +109,8 @@ def over(table: Table, key: str) -> list[str]:
         alone = " (one seed)" if len(column.records) == 1 else ""
         found.setdefault(name, {})[value] = cell + alone
     values = sorted({v for cells in found.values() for v in cells}, key=lambda v: (len(v), v))
-    lines = [row([key, *values]), row(["---"] * (1 + len(values)))]
+    head = [key, *(f"{int(v):,}" if v.isdigit() else v for v in values)]
+    lines = [row(head), row(["---"] * len(head))]
     return lines + [row([n, *(v.get(value, "-") for value in values)]) for n, v in found.items()]
 
 
