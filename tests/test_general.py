@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from headstart.calibration import all_texts, unlabelled
 from headstart.checking import apply
 from headstart.errors import HeadstartError
-from headstart.general import generalize
+from headstart.general import generalize, judging
 from headstart.groundwork import samples_for
 from headstart.prepare import open_accelerator
 from headstart.run import run
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from headstart.recipe import Recipe
     from headstart.train import Progress
+    from headstart.walk import Sample
 
 GENERAL = {"tokens": 600, "steps": 30, "learning_rate": 3e-3, "batch_tokens": 128}
 
@@ -35,13 +37,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
     return recipe, folder / "out"
 
 
+def sampled(recipe: Recipe, out: Path) -> Sample:
+    """Draw what the recipe's general distillation reads."""
+    teacher = open_teacher(recipe, out, open_accelerator(None, out))
+    text = open_text(recipe.data, recipe.task, teacher.tokenizer)
+    texts = all_texts(text.corpus, unlabelled(text.corpus, None))
+    return samples_for(recipe, texts, teacher.tokenizer)["general"]
+
+
 def learned(recipe: Recipe, out: Path) -> Progress:
     """Make a student of the recipe, and distil the base into it."""
     accelerator = open_accelerator(None, out)
     teacher = open_teacher(recipe, out, accelerator)
-    text = open_text(recipe.data, recipe.task, teacher.tokenizer)
-    texts = all_texts(text.corpus, unlabelled(text.corpus, None))
-    sample = samples_for(recipe, texts, teacher.tokenizer)["general"]
+    sample = sampled(recipe, out)
     student = make_student(
         teacher.model,
         base=teacher.base if recipe.init.source == "base" else None,
@@ -71,6 +79,18 @@ def test_without_a_rate_nothing_is_learned(made: tuple[Recipe, Path]) -> None:
     assert losses[-1] > 0.999 * losses[0]
 
 
+@pytest.mark.parametrize(("tokens", "least"), [(1, 0), (40, 20), (10**6, 60)])
+def test_as_much_text_judges_as_is_asked_for(
+    made: tuple[Recipe, Path], tokens: int, least: int
+) -> None:
+    sample = sampled(*made)
+    rows = np.concatenate(judging(sample, tokens))
+    spent = int(sample.encoded.lengths[rows].sum())
+    assert set(rows) <= set(np.concatenate(sample.held_out))
+    assert least < spent <= tokens or len(rows) == 1
+    assert (len(rows) == sum(map(len, sample.held_out))) == (tokens == 10**6)
+
+
 def test_arms_share_it_and_its_cost_is_counted(made: tuple[Recipe, Path]) -> None:
     arms: dict[str, Any] = {
         "labels": {"train.objective": {"labels": 1.0}},
@@ -81,6 +101,8 @@ def test_arms_share_it_and_its_cost_is_counted(made: tuple[Recipe, Path]) -> Non
     assert len(list((made[1] / "starts").glob("*/start.json"))) == 1
     costs = [record.costs["general_seconds"] for record in records]
     assert costs[0] == costs[1] > 0
+    assert records[0].general_curve == records[1].general_curve
+    assert [point["step"] for point in records[0].general_curve] == [*range(3, 31, 3)]
     assert records[0].scores["step0"] == records[1].scores["step0"]
 
 

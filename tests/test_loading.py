@@ -89,6 +89,7 @@ OTHER: Mapping[str, object] = {
     "init.general.objective": "hidden",
     "init.general.learning_rate": 0.1,
     "init.general.batch_tokens": 9,
+    "init.general.judge_tokens": 9,
     "init.layers": [0, 1],
     **{f"init.{key}": "first" for key in ("hidden", "heads", "ffn")},
     "train.objective": {"kl": {"weight": 1, "temperature": 2}},

@@ -13,6 +13,7 @@ import torch
 from headstart import checkpoint
 from headstart.calibration import bytes_of_text
 from headstart.checking import apply
+from headstart.general import JUDGED
 from headstart.groundwork import measured_rules
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, plan_sizes
@@ -114,6 +115,7 @@ def seconds_for(
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
+    judged = JUDGED * general.judge_tokens if general else 0.0
     step = _step(recipe.train, teacher, student)
     fit = _passes(recipe.train, pieces["train"], init.source) * step
     judge = _judgements(recipe.train, pieces["train"], init.source) * pieces["dev"] * student
@@ -122,7 +124,7 @@ def seconds_for(
         "teacher pass": teacher * sum(pieces[name] for name in pieces if name in todo),
         "measuring": 3 * teacher * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
-        "general": learned * (3 * student + teacher),
+        "general": learned * (3 * student + teacher) + judged * (student + teacher),
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
     }

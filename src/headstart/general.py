@@ -12,12 +12,15 @@ import numpy as np
 import torch
 
 from headstart import checkpoint
-from headstart.encode import collate
+from headstart.calibration import BATCH_TOKENS
+from headstart.encode import collate, pack
 from headstart.features import Features
 from headstart.settings import Term, Train
 from headstart.train import Dev, Job, fit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from accelerate import Accelerator
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from headstart.student import Made
     from headstart.train import Progress
     from headstart.walk import Sample
+
+    Ints = NDArray[np.int64]
+
+JUDGED = 10  # how often
 
 
 def generalize(
@@ -62,20 +69,20 @@ def generalize(
             "learning_rate": asked.learning_rate,
             "batch_tokens": asked.batch_tokens,
             "dropout": "kept",
-            "eval_every": max(asked.steps // 10, 1),
+            "eval_every": max(asked.steps // JUDGED, 1),
             **recipe.train.model_dump(include={"word_embeddings", "precision"}),
         }
     )
-    rows = np.concatenate(sample.fit)
+    rows, judges = np.concatenate(sample.fit), judging(sample, asked.judge_tokens)
 
-    def order(epoch: int) -> NDArray[np.int64]:
+    def order(epoch: int) -> Ints:
         return np.random.default_rng((recipe.seed, epoch, 4)).permutation(rows)
 
     job = Job(
         data=sample.encoded,
         settings=settings,
         order=order,
-        evaluate=lambda model: Dev(0.0, far(bound, model, sample)),
+        evaluate=lambda model: Dev(0.0, far(bound, model, sample, judges)),
         accelerator=accelerator,
         learning_rate=asked.learning_rate,
         seed=recipe.seed,
@@ -85,12 +92,19 @@ def generalize(
     return fit(made.model, job)
 
 
+def judging(sample: Sample, tokens: int) -> list[Ints]:
+    """Draw batches that judge: so many tokens of what is held out, or one text of it."""
+    rows = np.random.default_rng(0).permutation(np.concatenate(sample.held_out))
+    count = int(np.searchsorted(sample.encoded.lengths[rows].cumsum(), tokens, "right"))
+    return pack(sample.encoded.lengths, rows[: max(count, 1)], tokens=BATCH_TOKENS)
+
+
 @torch.no_grad()
-def far(bound: Bound, model: PreTrainedModel, sample: Sample) -> float:
-    """Measure the loss on held-out text, for each token; the model is left in evaluation mode."""
+def far(bound: Bound, model: PreTrainedModel, sample: Sample, judges: Sequence[Ints]) -> float:
+    """Measure the loss on batches, for each token; the model is left in evaluation mode."""
     model.eval()
     total, tokens = 0.0, 0
-    for index in sample.held_out:
+    for index in judges:
         batch = collate(sample.encoded, index, device=model.device)
         with bound.watch() as seen:
             model(**batch.inputs)

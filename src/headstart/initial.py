@@ -75,6 +75,8 @@ class General(Part):
     """Highest rate."""
     batch_tokens: Count = 1024
     """Padded tokens of one step."""
+    judge_tokens: Count = 4096
+    """How much text that is not learned from says, ten times, which weights are best."""
 
 
 class Init(Part):

@@ -71,6 +71,8 @@ class Record:
         truncated: Words that the maximum length cuts off, per split.
         stray_inside: Tags `I-` that continue nothing, per language.
         teacher_curve: The teacher's, where it was fine-tuned here; as `curve`.
+        general_curve: That of general distillation, if there was any: `dev_loss` is the loss on
+            text that was held out, for each token.
         learned_from: Languages whose rows the student learned from; none stands for all.
         best_step: Whose weights were kept; 0 is the untrained student. None: not known.
         text_left_out: Unlabelled texts that stand in dev or test too, and were not read.
@@ -105,6 +107,7 @@ class Record:
     truncated: Mapping[str, int] = field(default_factory=dict[str, int])
     stray_inside: Mapping[str, int] = field(default_factory=dict[str, int])
     teacher_curve: tuple[Mapping[str, float | None], ...] = ()
+    general_curve: tuple[Mapping[str, float | None], ...] = ()
     text_left_out: int = 0
     learned_from: tuple[str, ...] = ()
     best_step: int | None = None
@@ -148,8 +151,8 @@ class Record:
 
 
 _TUPLES = frozenset(
-    {"labels", "languages", "zero_shot", "curve", "teacher_curve", "marks", "leaks", "refit"}
-    | {"learned_from"}
+    {"labels", "languages", "zero_shot", "curve", "teacher_curve", "general_curve", "marks"}
+    | {"leaks", "refit", "learned_from"}
 )
 
 

@@ -62,6 +62,7 @@ class Trained:
     text: str  # fingerprint of the unlabelled text that was read, or empty
     left_out: int  # texts of it that stand in dev or test too
     fitted: tuple[Fitted, ...]  # what refit did to each map and norm
+    general: tuple[Mapping[str, float], ...]  # how general distillation went
     step0: dict[str, dict[str, float]]  # dev scores before the first step
     trials: list[Trial]
     progress: Progress
@@ -158,6 +159,7 @@ def record_of(
         truncated={name: split.truncated for name, split in text.splits.items()},
         stray_inside=corpus.stray_inside,
         teacher_curve=teacher.curve,
+        general_curve=trained.general,
         text_left_out=trained.left_out,
         learned_from=recipe.train.languages or (),
         best_step=trained.progress.best_step,

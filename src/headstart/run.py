@@ -286,6 +286,6 @@ def _train(
     session.costs.train_seconds = progress.seconds
     read = more.fingerprint() if more.texts else ""
     return Trained(
-        model, start.selection, read, more.left_out, start.fitted, step0, trials, progress,
-        session.tried_by,
+        model, start.selection, read, more.left_out, start.fitted, start.general_curve, step0,
+        trials, progress, session.tried_by,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from headstart import checkpoint
@@ -49,6 +49,7 @@ class Start:
         init_seconds: What choosing and copying took, measuring the teacher included.
         refit_seconds: What refit took.
         general_seconds: What general distillation took.
+        general_curve: How it went: the loss on held-out text for each token is `dev_loss`.
     """
 
     model: PreTrainedModel
@@ -57,6 +58,7 @@ class Start:
     init_seconds: float
     refit_seconds: float
     general_seconds: float = 0.0
+    general_curve: tuple[Mapping[str, float], ...] = ()
 
 
 def start_of(
@@ -138,11 +140,13 @@ def _make(
     made.model.to(accelerator.device)
     cut = time.perf_counter()
     fitted, selection = refit_run(recipe, teacher, samples.get("refit"), made, accelerator)
-    refitted, spent = time.perf_counter(), 0.0
-    if "general" in samples:
-        generalize(recipe, teacher, samples["general"], made, accelerator)
-        spent = time.perf_counter() - refitted
-    return Start(made.model, selection, fitted, measuring + cut - began, refitted - cut, spent)
+    refitted = time.perf_counter()
+    start = Start(made.model, selection, fitted, measuring + cut - began, refitted - cut)
+    if "general" not in samples:
+        return start
+    progress = generalize(recipe, teacher, samples["general"], made, accelerator)
+    spent, curve = time.perf_counter() - refitted, progress.curve if progress else ()
+    return replace(start, general_seconds=spent, general_curve=tuple(curve))
 
 
 def _write(place: Path, start: Start, teacher: Teacher) -> None:
@@ -155,6 +159,7 @@ def _write(place: Path, start: Start, teacher: Teacher) -> None:
         "init_seconds": start.init_seconds,
         "refit_seconds": start.refit_seconds,
         "general_seconds": start.general_seconds,
+        "general_curve": start.general_curve,
     }
     atomic_write(place / "start.json", json.dumps(told, indent=2) + "\n")
 
@@ -171,6 +176,7 @@ def _open(place: Path, recipe: Recipe, teacher: Teacher, accelerator: Accelerato
             told["init_seconds"],
             told["refit_seconds"],
             told["general_seconds"],
+            tuple(told.get("general_curve", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, HeadstartError) as fault:
         raise HeadstartError(

@@ -207,10 +207,18 @@ def _loop(
                 if progress.best_step == progress.step:
                     best.update({n: p.detach().clone() for n, p in learned.items()})
                 mark = time.perf_counter()
-            advance(1, f"dev {progress.best_score:.3f}" if progress.curve else "")
+            advance(1, _told(progress))
             if job.folder is not None and saves:
                 save_state(job.folder, learned, best, optimizer, asdict(progress))
                 saved = mark
+
+
+def _told(progress: Progress) -> str:
+    """Say what the best weights so far are worth; their loss, where they have no score."""
+    if not progress.curve:
+        return ""
+    scored = f"dev {progress.best_score:.3f}"
+    return scored if progress.best_score > 0 else f"dev loss {progress.best_loss:.3f}"
 
 
 def _from(job: Job, step: int, total: int) -> Iterator[Ints]:
