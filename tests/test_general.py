@@ -14,6 +14,7 @@ from headstart.general import generalize, judging
 from headstart.groundwork import samples_for
 from headstart.prepare import open_accelerator
 from headstart.run import run
+from headstart.selection import Selection
 from headstart.stages import open_teacher
 from headstart.student import make_student
 from headstart.study import study
@@ -56,9 +57,7 @@ def learned(recipe: Recipe, out: Path) -> Progress:
         shape=recipe.student.model_dump(exclude_none=True),
         source=recipe.init.source,
     )
-    progress = generalize(recipe, teacher, sample, student, accelerator)
-    assert progress is not None
-    return progress
+    return generalize(recipe, teacher, sample, student, accelerator)
 
 
 @pytest.mark.parametrize("objective", ["relation", "hidden"])
@@ -125,3 +124,23 @@ def test_too_little_text_is_named(made: tuple[Recipe, Path], tmp_path: Path) -> 
     with pytest.raises(HeadstartError) as caught:
         run(apply(made[0], {"init.general.tokens": 3}), tmp_path / "out")
     assert "init.general" in caught.value.where
+
+
+def test_what_is_trained_of_the_embeddings_tells_starts_apart(made: tuple[Recipe, Path]) -> None:
+    grid = {"train.word_embeddings": ["rows", "freeze"]}
+    study(apply(made[0], {"grid": grid, "train.max_steps": 0}), made[1] / "grid")
+    assert len(list((made[1] / "grid" / "starts").glob("*/start.json"))) == 2
+
+
+def test_states_are_compared_in_channels_that_are_there(made: tuple[Recipe, Path]) -> None:
+    asked = {"refit": {"tokens": 400}, "general": {**GENERAL, "objective": "hidden", "steps": 1}}
+    recipe = apply(made[0], {"init": asked, "student.hidden": 8, "train.max_steps": 0})
+    run(recipe, made[1] / "kept")
+    kept = Selection.from_json((made[1] / "kept" / "student" / "selection.json").read_text())
+    assert kept.rules["hidden"] == "uniform"
+    turned = apply(recipe, {"init.general.objective": "relation"})
+    run(turned, made[1] / "turned")
+    kept = Selection.from_json((made[1] / "turned" / "student" / "selection.json").read_text())
+    assert kept.rules["hidden"] == "principal"
+    with pytest.raises(HeadstartError, match="compares kept channels"):
+        apply(recipe, {"init.refit.directions": "principal"})

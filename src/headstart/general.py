@@ -15,6 +15,7 @@ from headstart import checkpoint
 from headstart.calibration import BATCH_TOKENS
 from headstart.encode import collate, pack
 from headstart.features import Features
+from headstart.initial import General
 from headstart.settings import Term, Train
 from headstart.train import Dev, Job, fit
 
@@ -39,11 +40,11 @@ JUDGED = 10  # how often
 
 def generalize(
     recipe: Recipe, teacher: Teacher, sample: Sample, made: Made, accelerator: Accelerator
-) -> Progress | None:
-    """Train a student toward the base's states, where its recipe asks for it.
+) -> Progress:
+    """Train a student toward the base's states.
 
     Args:
-        recipe: Says how long, on what, and with which loss.
+        recipe: Says how long, on what, and with which loss: its `init.general`.
         teacher: Names the base.
         sample: The text; what is held out of it chooses the weights.
         made: The student; changed in place.
@@ -56,9 +57,7 @@ def generalize(
         Jiao et al. (2020), TinyBERT, arXiv:1909.10351, general distillation; the loss `relation` is
         MiniLMv2's (arXiv:2012.15828), which needs no learned map between widths.
     """
-    asked = recipe.init.general
-    if asked is None:
-        return None
+    asked = recipe.init.general or General()
     base = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device).eval()
     features = Features(base, made.selection, {asked.objective: Term()})
     bound = features.bind(made.model)

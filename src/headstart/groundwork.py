@@ -241,8 +241,8 @@ def refit_run(
     asked, aim = recipe.init.refit, teacher.model
     if asked is None or sample is None:
         return (), made.selection
-    if asked.directions == "auto" and "hidden" in recipe.train.objective:
-        asked = asked.model_copy(update={"directions": "kept"})  # it compares channels
+    if asked.directions == "auto" and recipe.compares_channels:
+        asked = asked.model_copy(update={"directions": "kept"})
     asked = settled(asked, made.model, made.selection)
     if recipe.init.source == "base":
         aim = checkpoint.load_encoder(str(teacher.base)).to(accelerator.device)

@@ -119,6 +119,12 @@ class Recipe(Part):
     seeds: Seeds = ()
     """Seeds of a study; none takes `seed` alone."""
 
+    @property
+    def compares_channels(self) -> bool:
+        """Whether any training compares hidden states, channel by channel."""
+        general = self.init.general
+        return "hidden" in {*self.train.objective, general and general.objective}
+
     @field_validator("data")
     @classmethod
     def _corpus_fits_task(cls, data: Data, info: ValidationInfo) -> Data:
@@ -162,8 +168,9 @@ class Recipe(Part):
     @classmethod
     def _states_can_be_compared(cls, train: Train, info: ValidationInfo) -> Train:
         init = info.data.get("init")
-        refit = init.refit if isinstance(init, Init) else None
-        if "hidden" in train.objective and refit is not None and refit.directions == "principal":
+        refit, general = (init.refit, init.general) if isinstance(init, Init) else (None, None)
+        compares = {*train.objective, general and general.objective}
+        if "hidden" in compares and refit is not None and refit.directions == "principal":
             raise ValueError(
                 "hidden compares kept channels, but init.refit.directions is principal"
             )

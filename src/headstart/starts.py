@@ -107,7 +107,7 @@ def _key(
         "base": fingerprint_of(str(teacher.base)) if is_base else None,
         "student": recipe.student.model_dump(mode="json", exclude_none=True),
         "init": recipe.init.model_dump(mode="json"),
-        "compares channels": "hidden" in recipe.train.objective,  # decides auto's directions
+        "compares channels": recipe.compares_channels,  # decides auto's directions
         "seed": recipe.seed,
         "text": {
             name: [pieces_fingerprint(sample.encoded), sample.encoded.language_ids.tolist()]
@@ -116,6 +116,10 @@ def _key(
         "precision": choose_precision(recipe.train, accelerator),
         "version": RESULT_VERSION,
     }
+    if recipe.init.general is not None:
+        what["word embeddings"] = (
+            recipe.train.word_embeddings
+        )  # are trained, or not, before the task
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -144,9 +148,10 @@ def _make(
     start = Start(made.model, selection, fitted, measuring + cut - began, refitted - cut)
     if "general" not in samples:
         return start
-    progress = generalize(recipe, teacher, samples["general"], made, accelerator)
-    spent, curve = time.perf_counter() - refitted, progress.curve if progress else ()
-    return replace(start, general_seconds=spent, general_curve=tuple(curve))
+    now = replace(made, selection=selection)  # a refit may have turned the stream
+    progress = generalize(recipe, teacher, samples["general"], now, accelerator)
+    spent = time.perf_counter() - refitted
+    return replace(start, general_seconds=spent, general_curve=tuple(progress.curve))
 
 
 def _write(place: Path, start: Start, teacher: Teacher) -> None:
