@@ -36,7 +36,10 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         evaluate teacher train tune tokenized stages groundwork general starts repair bench""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),
-    "studies": ("results plan pace forecast board run study cluster steps checkup", ""),
+    "studies": (
+        "results plan pace speed forecast board runfolder run study cluster steps checkup",
+        "",
+    ),
     "face": (
         "charts report show verbs cli __init__ __main__",
         "jinja2 markupsafe altair vl_convert typer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from headstart import packed
+from headstart import machine, packed
 from headstart.checking import apply
 from headstart.checkup import check
 from headstart.errors import HeadstartError
@@ -22,6 +23,7 @@ from headstart.recipe import Term
 from headstart.record import Record, read_record, remarks
 from headstart.report import report
 from headstart.run import run, run_signature
+from headstart.runfolder import alone_in
 from headstart.selection import Selection
 from headstart.stages import base_of
 from headstart.steps import distil
@@ -463,3 +465,48 @@ def test_faults_of_unlabelled_text_are_found_before_any_work(tmp_path: Path, fau
         with pytest.raises(HeadstartError, match=words):
             attempt()
     assert not list((tmp_path / "out").rglob("made.json"))
+
+
+def test_the_packed_base_knows_text_that_came_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "bb.txt").write_text("habari\n", encoding="utf-8")
+    changes = {"teacher.base": "quickstart", "data.text": str(text)}
+    recipe = apply(world(tmp_path / "world"), changes)
+    monkeypatch.setattr(packed, "quickstart_base", lambda _place, _texts: "packed")
+    seen = [base_of(recipe, tmp_path)]
+    for file in (text / "cc.txt", Path(str(recipe.data.folder)) / "aa.jsonl"):
+        with file.open("a", encoding="utf-8") as more:
+            more.write('{"split": "train", "text": "habari", "label": "alarm"}\n')
+        seen += [base_of(recipe, tmp_path), base_of(recipe, tmp_path)]
+    assert seen[1:] == [seen[1], seen[1], seen[3], seen[3]]
+    assert len(set(seen)) == 3
+
+
+def test_a_run_that_another_process_makes_is_left_to_it(recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with alone_in(out), pytest.raises(HeadstartError, match="another process makes this run"):
+        run(apply(recipe, {"train.max_steps": 0}), out)
+    assert not (out / "recipe.yaml").exists()
+    run(apply(recipe, {"train.max_steps": 0}), out)  # let go again
+
+
+def test_a_commit_is_that_of_its_own_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    file = tmp_path / "machine.py"
+    for name in ("other.py", "machine.py"):
+        (tmp_path / name).write_text("", encoding="utf-8")
+    git("add", "other.py")
+    git("commit", "-m", "theirs")
+    monkeypatch.setattr(machine, "__file__", str(file))
+    assert machine.commit() is None
+    git("add", "machine.py")
+    assert machine.commit() is not None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from headstart import checkup, forecast, prepare, steps
+from headstart import checkup, forecast, prepare, speed, steps
 from headstart.checkpoint import save_model
 from headstart.checkup import check, told
 from headstart.errors import HeadstartError
@@ -22,7 +22,7 @@ from headstart.steps import distil, evaluate_model, finetune
 from headstart.study import plan_runs, to_time
 from headstart.tokenized import open_text
 from tiny import tiny_model, tiny_tokenizer
-from world import LABELS, world, write_texts
+from world import LABELS, ROWS, world, write_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -260,10 +260,10 @@ def test_a_fault_of_a_late_arm_is_found(
 
 def test_all_faults_are_told_at_once(made: tuple[Recipe, Path], tmp_path: Path) -> None:
     arms = {f"arm{i}": changes(fault, made, tmp_path) for i, fault in enumerate(FAULTS)}
-    arms["data"] = {"data.zero_shot": ["qq"]}
+    arms["data"] = {"data.folder": str(tmp_path / "qq")}
     with pytest.raises(HeadstartError) as told:
         check(apply(made[0], {"arms": arms}))
-    for words in ("'qq'", *(what for _, _, what in FAULTS.values())):
+    for words in ("there is no folder", *(what for _, _, what in FAULTS.values())):
         assert words in str(told.value)
 
 
@@ -298,8 +298,9 @@ def test_all_faults_of_one_arm_are_told_at_once(made: tuple[Recipe, Path], tmp_p
 
 
 def test_a_grid_point_without_files_is_found(made: tuple[Recipe, Path]) -> None:
-    grid = {"data.languages": [["aa"], ["dd"]]}
-    with pytest.raises(HeadstartError, match="'dd'"):
+    (made[1].parent / "empty").mkdir(exist_ok=True)
+    grid = {"data.folder": [str(made[0].data.folder), str(made[1].parent / "empty")]}
+    with pytest.raises(HeadstartError, match="no language 'aa'"):
         check(apply(made[0], {"grid": grid}))
 
 
@@ -307,7 +308,7 @@ def test_a_start_that_arms_share_is_counted_once(
     made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All but the refit takes under a second here, so that the sentence gives the refits' time."""
-    monkeypatch.setattr(forecast, "matrix_rate", lambda _: 1e9)
+    monkeypatch.setattr(speed, "matrix_rate", lambda _: 1e9)
     recipe = apply(
         made[0],
         {"init.refit": {"tokens": 10**8}, "teacher.model": str(made[1]), "data.text": str(made[1])},
@@ -375,9 +376,9 @@ def test_text_is_tokenized_once_for_each_tokenizer(made: tuple[Recipe, Path]) ->
 def test_an_estimate_says_that_it_counts_on_the_processor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(forecast.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert forecast.busy() == ""
-    monkeypatch.setattr(forecast.torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(speed.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert speed.busy() == ""
+    monkeypatch.setattr(speed.torch.accelerator, "is_available", lambda: True)
     assert forecast.describe([{"student": 30.0}]) == (
         "about 30 s on this machine (student 30 s), if its processor did it; the first run shows "
         "how fast its accelerator is"
@@ -537,9 +538,32 @@ def test_a_long_study_measures_the_machine_once(
     made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    forecast._own_precision.cache_clear()
-    monkeypatch.setattr(forecast, "has_fast_bf16", lambda kind: bool(asked.append(kind)))
+    speed._own_precision.cache_clear()
+    monkeypatch.setattr(speed, "has_fast_bf16", lambda kind: bool(asked.append(kind)))
     text = open_text(made[0].data, made[0].task, tiny_tokenizer())
     estimate([apply(made[0], {"seed": seed}) for seed in range(5)], str(made[1]), text)
-    forecast._own_precision.cache_clear()
+    speed._own_precision.cache_clear()
     assert asked == ["cpu"]
+
+
+def test_a_teacher_of_fewer_rows_is_tuned_for_less(made: tuple[Recipe, Path]) -> None:
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    assert made[0].data.examples_per_language is None
+
+    def seconds(count: int | None) -> float:
+        (one,) = estimate(
+            [apply(made[0], {"teacher.examples_per_language": count})], str(made[1]), text
+        )
+        return one["teacher"]
+
+    whole, half = seconds(None), seconds(ROWS["train"] // 2)
+    assert seconds(10**6) == whole
+    assert 0.4 * whole < half < 0.75 * whole
+
+
+def test_each_teachers_refit_is_counted(made: tuple[Recipe, Path]) -> None:
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    one = apply(made[0], {"init.refit": {"tokens": 400}})
+    other = apply(one, {"teacher.seed": 5})
+    refits = [stages["refit"] for stages in estimate([one, one, other], str(made[1]), text)]
+    assert refits[0] == refits[2] > refits[1] == 0

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import time
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from headstart import checkpoint
 from headstart.calibration import bytes_of_text
@@ -17,7 +13,8 @@ from headstart.general import JUDGED
 from headstart.groundwork import measured_rules
 from headstart.objectives import needs_features, needs_teacher
 from headstart.plan import Size, plan_sizes
-from headstart.prepare import has_fast_bf16, rate_of_dropout, reads_labels
+from headstart.prepare import rate_of_dropout, reads_labels
+from headstart.speed import busy, seconds_each
 from headstart.stages import base_of, teacher_data
 from headstart.tokenized import open_text
 from headstart.tune import FIRST, searches
@@ -31,8 +28,6 @@ if TYPE_CHECKING:
     from headstart.tokenized import Text
 
 # What follows was fitted to the seconds of 40 runs: see docs/performance.md.
-EFFICIENCY = {"fp32": 0.7, "bf16": 0.5}  # share of bare products that one thread's training reaches
-THREADS = 0.8  # so many threads are worth as one to this power
 FILLED = 0.95  # share of a batch that is no padding
 RATES = {"teacher": 3.5}  # how many auto tries
 FRESHER = 3.0  # the same for other first weights
@@ -43,54 +38,6 @@ UNDROPPED = 0.92  # a step without dropout, of one with it
 # A refit: forward passes of both models, and each multiply-add of its sums, in double precision.
 REFIT_PASSES, REFIT_SUMS = 2.1, 6.9
 BYTES = 2  # of a file of text for each piece: compressed ones have as few
-BUSY = 0.6  # load for each processor from which on an estimate says so
-
-
-def busy() -> str:
-    """Say what no estimate knows: an accelerator's speed, or other programs; empty if neither."""
-    if torch.accelerator.is_available():
-        return ", if its processor did it; the first run shows how fast its accelerator is"
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load < BUSY * (os.cpu_count() or 1):
-        return ""
-    return f"; longer while other programs are at work here (load {load:.1f})"
-
-
-@cache
-def matrix_rate(precision: str = "fp32") -> float:
-    """Measure this machine's matrix products for a fifth of a second: operations per second.
-
-    One thread is measured at its best, and others are counted on top of it: what else the machine
-    is doing just now says nothing about the hours to come.
-
-    Args:
-        precision: fp32 or bf16.
-    """
-    threads = torch.get_num_threads()
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    torch.set_num_threads(1)
-    try:
-        a, b = torch.ones(512, 384, dtype=kind), torch.ones(384, 1536, dtype=kind)
-        began, best = time.perf_counter(), float("inf")
-        while time.perf_counter() - began < 0.2:
-            start = time.perf_counter()
-            torch.mm(a, b)
-            best = min(best, time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(threads)
-    return threads**THREADS * 2 * 512 * 384 * 1536 / best
-
-
-@cache
-def _own_precision() -> str:
-    """Say what `precision: auto` is here; measured once, however many runs a study has."""
-    return "bf16" if has_fast_bf16("cpu") else "fp32"
-
-
-def _each(train: Train) -> float:
-    """Seconds of a multiply-add in a training, as its precision will be."""
-    precision = _own_precision() if train.precision == "auto" else train.precision
-    return 2 / (matrix_rate(precision) * EFFICIENCY[precision])
 
 
 def seconds_for(
@@ -108,9 +55,10 @@ def seconds_for(
         Seconds under teacher, `teacher pass`, measuring, refit, general, student and evaluation.
     """
     pieces = {name: int(split.lengths.sum()) for name, split in text.splits.items()}
+    rows = len(text.splits["train"])
     more_text = (recipe.data.text_per_language or 0) * len(text.languages)
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
-    teacher, student = (size.work * _each(recipe.train) for size in sizes)
+    teacher, student = (size.work * seconds_each(recipe.train) for size in sizes)
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
@@ -120,7 +68,7 @@ def seconds_for(
     fit = _passes(recipe.train, pieces["train"], init.source) * step
     judge = _judgements(recipe.train, pieces["train"], init.source) * pieces["dev"] * student
     return {
-        "teacher": _tuning(recipe, pieces, sizes[0]) if "teacher" in todo else 0.0,
+        "teacher": _tuning(recipe, pieces, rows, sizes[0]) if "teacher" in todo else 0.0,
         "teacher pass": teacher * sum(pieces[name] for name in pieces if name in todo),
         "measuring": 3 * teacher * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
@@ -145,13 +93,21 @@ def _step(train: Train, teacher: float, student: float) -> float:
     return 3 * student * dropped + (teacher if needs_features(train.objective) else 0.0)
 
 
-def _tuning(recipe: Recipe, pieces: Mapping[str, int], size: Size) -> float:
+def _tuning(recipe: Recipe, pieces: Mapping[str, int], rows: int, size: Size) -> float:
     """Estimate the seconds of a teacher's fine-tuning."""
     tuned = recipe.teacher.finetune
-    more = (recipe.teacher.examples_per_language or 0) / (recipe.data.examples_per_language or 1)
-    seen = _passes(tuned, pieces["train"] * max(more, 1), "teacher")
-    judged = _judgements(tuned, pieces["train"] * max(more, 1), "teacher") * pieces["dev"]
-    return (3 * seen + judged) * size.work * _each(tuned)
+    learned = pieces["train"] * _share(recipe, rows)
+    seen = _passes(tuned, learned, "teacher")
+    judged = _judgements(tuned, learned, "teacher") * pieces["dev"]
+    return (3 * seen + judged) * size.work * seconds_each(tuned)
+
+
+def _share(recipe: Recipe, rows: int) -> float:
+    """Say how many rows the teacher learns from for each of the student's, as far as is known."""
+    theirs, ours = recipe.teacher.examples_per_language, recipe.data.examples_per_language
+    if theirs is None:
+        return 1.0
+    return theirs / ours if ours else min(theirs * len(recipe.data.languages) / rows, 1.0)
 
 
 def _refitting(recipe: Recipe, sizes: tuple[Size, Size], there: float) -> float:
@@ -161,7 +117,7 @@ def _refitting(recipe: Recipe, sizes: tuple[Size, Size], there: float) -> float:
     teacher, student = sizes
     sums = student.layers * (student.ffn**2 + 5 * student.hidden**2)
     each = REFIT_PASSES * (teacher.work + student.work) + REFIT_SUMS * sums
-    return min(recipe.init.refit.tokens, there) * each * _each(recipe.train)
+    return min(recipe.init.refit.tokens, there) * each * seconds_each(recipe.train)
 
 
 def _trials(train: Train, source: str) -> tuple[float, float]:
@@ -228,9 +184,9 @@ def estimate(
         shared = _shared(recipe)
         todo = [name for name, what in shared.items() if what not in made and name not in there]
         stages = seconds_for(recipe, text, sizes, todo=todo)
-        start = recipe.model_dump_json(
-            include={"student", "init", "seed", "data"}, exclude={"data": {"text_per_language"}}
-        )
+        parts = {"student", "init", "seed", "data", "teacher"}
+        start = recipe.model_dump_json(include=parts, exclude={"data": {"text_per_language"}})
+        start += str(recipe.train.languages)
         if start in made:
             stages |= dict.fromkeys(("measuring", "refit", "general"), 0.0)
         made |= {start, *shared.values()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 from importlib import metadata
@@ -55,22 +54,30 @@ def _processor() -> str:
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes."""
+    """Largest resident size of this process so far, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def commit() -> str | None:
-    """The commit of the headstart checkout that runs; None where it is installed otherwise."""
+    """The commit of the headstart checkout that runs; None where it is installed otherwise.
+
+    An environment within another project's checkout is not that project's.
+    """
+    here = Path(__file__)
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=5,
-        )
+        _git("ls-files", "--error-unmatch", here.name, cwd=here.parent)
+        return _git("rev-parse", "--short=12", "HEAD", cwd=here.parent) or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+
+
+def _git(*words: str, cwd: Path) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=cwd, capture_output=True, text=True, check=True, timeout=5
+    )
+    return done.stdout.strip()

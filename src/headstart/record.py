@@ -71,8 +71,7 @@ class Record:
         truncated: Words that the maximum length cuts off, per split.
         stray_inside: Tags `I-` that continue nothing, per language.
         teacher_curve: The teacher's, where it was fine-tuned here; as `curve`.
-        general_curve: That of general distillation, if there was any: `dev_loss` is the loss on
-            text that was held out, for each token.
+        general_curve: General distillation's, `dev_loss` for each token of text held out.
         learned_from: Languages whose rows the student learned from; none stands for all.
         best_step: Whose weights were kept; 0 is the untrained student. None: not known.
         text_left_out: Unlabelled texts that stand in dev or test too, and were not read.
@@ -150,10 +149,8 @@ class Record:
         atomic_write(path, self.to_json() + "\n")
 
 
-_TUPLES = frozenset(
-    {"labels", "languages", "zero_shot", "curve", "teacher_curve", "general_curve", "marks"}
-    | {"leaks", "refit", "learned_from"}
-)
+_LISTS = ("labels", "languages", "zero_shot", "marks", "leaks", "refit", "learned_from")
+_TUPLES = frozenset({*_LISTS, "curve", "teacher_curve", "general_curve"})
 
 
 def read_record(path: Path) -> Record:
@@ -210,8 +207,8 @@ def remarks(record: Record) -> list[str]:
                 + ("; their copies were left out of train." if found[0].get("dropped") else ".")
             )
     if record.text_left_out:
-        which = "unlabelled texts stand in dev or test too, and were left out"
-        said.append(f"{record.text_left_out:,} {which}.")
+        left = f"{record.text_left_out:,} unlabelled texts stand in dev or test too"
+        said.append(f"{left}, and were left out.")
     if cut := {split: count for split, count in record.truncated.items() if count}:
         said.append(f"The maximum length cuts off words: {_counts(cut)}.")
     if record.stray_inside:

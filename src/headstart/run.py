@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,14 @@ from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
-from headstart.folders import atomic_write, check_folder
 from headstart.forecast import describe, how_long
 from headstart.groundwork import check_texts, reads_text, text_fingerprints
-from headstart.loading import expand, load_recipe, signature, to_yaml
+from headstart.loading import expand, load_recipe, signature
 from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import open_accelerator
 from headstart.record import Record, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
+from headstart.runfolder import alone_in, let_go, refuse_taken, take
 from headstart.stages import base_of, fingerprint_of, job_for, open_teacher, teacher_data
 from headstart.starts import start_of
 from headstart.teacher import teacher_pass
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from headstart.stages import Teacher
     from headstart.tokenized import Text
     from headstart.tune import Trial
-
-SHARED = ("base", "teachers", "passes", "starts")  # found by what they hold, whoever made them
 
 
 def run(
@@ -80,20 +79,29 @@ def run(
     tried_by = tried and tried.signature
     accelerator = open_accelerator(tracker, out)
     session = Session(recipe, out, shared or out, accelerator, tried_by, trials)
-    with session.accelerator.main_process_first():
-        _refuse_taken(out)
-        key = run_signature(recipe, session.shared, rate_of=tried_by)
-        earlier = _claim(recipe, out, key)
-    if earlier is not None:
-        say(f"{out} holds this run already; nothing to do")
-        return earlier
+    with ExitStack() as held:
+        with accelerator.main_process_first():
+            refuse_taken(out)
+            if accelerator.is_main_process and not (out / "record.json").exists():
+                held.enter_context(alone_in(out))
+            key = run_signature(recipe, session.shared, rate_of=tried_by)
+            earlier = take(recipe, out, key)
+        if earlier is not None:
+            say(f"{out} holds this run already; nothing to do")
+            return earlier
+        return _whole(session, key)
+
+
+def _whole(session: Session, key: str) -> Record:
+    """Make a run in a folder that is its own."""
+    recipe, out = session.recipe, session.out
     try:
         check_texts(recipe, str(recipe.teacher.model or base_of(recipe, session.shared)))
         _say_how_long(session)
         session.accelerator.init_trackers("tracker")
         record = _work(session, key)
     except HeadstartError:
-        _let_go(out)
+        let_go(out)
         raise
     session.accelerator.end_training()
     if session.accelerator.is_main_process:
@@ -141,42 +149,6 @@ def run_signature(
     if base is not None and (recipe.teacher.model is None or from_base):
         extra["base"] = fingerprint_of(base)
     return signature(recipe, **extra)
-
-
-def _refuse_taken(out: Path) -> None:
-    """Refuse a file, and a folder that holds something else, before anything is written."""
-    check_folder(out)
-    is_run = (out / "recipe.yaml").exists()
-    if out.exists() and not is_run and any(e.name not in SHARED for e in out.iterdir()):
-        raise HeadstartError(
-            "the output folder is not empty, and holds no run",
-            where=str(out),
-            way_out="choose an empty or a new folder",
-        )
-
-
-def _claim(recipe: Recipe, out: Path, key: str) -> Record | None:
-    """Take an empty folder, or one of the same run; return the record if it is finished."""
-    mark = f"# signature: {key}"
-    place = out / "recipe.yaml"
-    if place.exists():
-        if place.read_text(encoding="utf-8").splitlines()[0] != mark:
-            raise HeadstartError(
-                "the output folder holds another run",
-                where=str(out),
-                way_out="choose another folder, or delete this one",
-            )
-        finished = out / "record.json"
-        return read_record(finished) if finished.exists() else None
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(place, f"{mark}\n{to_yaml(recipe)}")
-    return None
-
-
-def _let_go(out: Path) -> None:
-    """Leave a folder to the mended recipe, where the faulty one has made nothing of its own."""
-    if {entry.name for entry in out.iterdir()} <= {"recipe.yaml", *SHARED}:
-        (out / "recipe.yaml").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

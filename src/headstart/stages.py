@@ -16,6 +16,7 @@ from headstart.calibration import every_text, unlabelled
 from headstart.console import say
 from headstart.corpus import epoch_order, load_corpus, read_corpus
 from headstart.folders import atomic_write
+from headstart.formats import TEXT_READERS, stamp
 from headstart.reader import PACKAGED, find_folder
 from headstart.recipe import RESULT_VERSION
 from headstart.teacher import alone
@@ -103,7 +104,8 @@ def base_of(recipe: Recipe, folder: Path) -> str | None:
         return base
     deciding = {"corpus", "folder", "revision", "text", "columns", "languages", "zero_shot"}
     which = recipe.data.model_dump_json(include=deciding)
-    key = hashlib.sha256(f"{recipe.task}|{which}".encode()).hexdigest()[:16]
+    files = stamp(recipe.data.folder), stamp(recipe.data.text, TEXT_READERS)
+    key = hashlib.sha256(f"{recipe.task}|{which}|{files}".encode()).hexdigest()[:16]
     place = folder / "base" / key  # its pieces are those of this text
     if not (place / "config.json").exists():
         say(packed.quickstart_base(place, _readable(recipe)))

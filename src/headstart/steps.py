@@ -138,8 +138,7 @@ def check_lengths(text: Text, named: str) -> None:
     Raises:
         HeadstartError: It is.
     """
-    longest = max(split.longest for split in text.splits.values())
-    checkpoint.check_length(read_config(named).to_dict(), longest)
+    checkpoint.check_length(read_config(named).to_dict(), text.longest)
 
 
 def _check_tokenizers(student: str, teacher: str) -> None:

@@ -22,7 +22,8 @@ from headstart.groundwork import text_fingerprints
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
 from headstart.record import read_record, read_runs, write_runs
-from headstart.run import SHARED, run, run_signature
+from headstart.run import run, run_signature
+from headstart.runfolder import LOCK, SHARED
 from headstart.stages import base_of
 from headstart.tune import searches
 
@@ -65,11 +66,11 @@ def study(
     out = Path(out)
     _refuse_taken(out)
     out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / ".lock"):  # packed bases are written by one process
+    with FileLock(out / LOCK):  # packed bases are written by one process
         for _, one in expand(recipe):
             base_of(one, out)
     planned = plan_runs(recipe, out)
-    with FileLock(out / ".lock"):
+    with FileLock(out / LOCK):
         _refuse_others(out, {one.key for one in planned})
         atomic_write(out / "study.yaml", to_yaml(recipe))
         write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])
@@ -176,7 +177,7 @@ def _refuse_taken(out: Path) -> None:
             where=str(out),
             way_out="choose another folder for the study",
         )
-    known = {*SHARED, "runs", ".lock"}
+    known = {*SHARED, "runs", LOCK}
     if out.exists() and not (out / "study.yaml").exists():
         strange = [entry.name for entry in out.iterdir() if entry.name not in known]
         if strange:
