@@ -256,3 +256,12 @@ def test_the_fingerprint_sees_text_and_language() -> None:
                       {"aa": TEXTS["bb"], "bb": TEXTS["aa"], "cc": TEXTS["cc"]})
     }  # fmt: skip
     assert len(prints) == 4
+
+
+def test_two_files_of_one_language_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pt.txt").write_text("bom dia\n", encoding="utf-8")
+    assert folder_texts(tmp_path) == {"pt": ["bom dia"]}
+    (tmp_path / "pt.jsonl").write_text('{"text": "boa noite"}\n', encoding="utf-8")
+    for read in (folder_texts, lambda folder: calibration.bytes_of_text(folder, ["pt-PT"])):
+        with pytest.raises(HeadstartError, match=r"one language: .*pt\.txt"):
+            read(tmp_path)

@@ -205,3 +205,9 @@ def test_a_broken_file_is_named_with_its_line(
 
 def test_no_format_is_without_a_test() -> None:
     assert READERS.keys() == {*WRITERS, ".iob2", ".conll"}
+
+
+def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"text,label\n{'x' * 200_000},y\n", encoding="utf-8")
+    assert len(read(path, {"text"})["text"][0].as_py()) == 200_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headstart import formats
 from headstart.errors import HeadstartError, combine
 from headstart.formats import columns_of
 from headstart.gather import gather
@@ -369,3 +371,18 @@ def test_a_file_without_names_has_no_columns_to_name(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('\n{"text": "x", "mood": "y"}\n', encoding="utf-8")
     assert columns_of(tmp_path / "a.conll") == []
     assert columns_of(tmp_path / "b.jsonl") == ["text", "mood"]
+
+
+def test_a_file_that_languages_share_is_read_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _columns_for_both(tmp_path, ".jsonl")
+    asked: list[Path] = []
+
+    def read(path: Path, *rest: Any) -> pa.Table:
+        asked.append(path)
+        return formats.read(path, *rest)
+
+    monkeypatch.setattr(sys.modules["headstart.gather"], "read", read)
+    law_every_row_in_its_place(take(Data(folder=tmp_path, languages=LANGUAGES)))
+    assert [path.name for path in asked] == ["everything.jsonl"]

@@ -173,3 +173,10 @@ def test_old_names_of_layer_norms_are_read(stored: Path) -> None:
     assert old.keys() != tensors.keys()
     save_file(old, stored / "model.safetensors", metadata={"format": "pt"})
     assert weights_fingerprint(load_model(stored, task="classification")) == before
+
+
+def test_the_home_folder_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_model(tiny_model("bert", "none"), tiny_tokenizer(), tmp_path / "base")
+    assert find_folder("~/base") == tmp_path / "base"
+    assert read_config("~/base").model_type == "bert"

@@ -135,8 +135,22 @@ def _plain(text: str) -> str:
 def _file_of(folder: Path, language: str) -> Path | None:
     """Find a language's file, or that of the language without its country."""
     names = (language, language.replace("_", "-").split("-")[0])
-    places = (folder / f"{name}{ending}" for name in names for ending in TEXT_READERS)
-    return next((path for path in places if path.exists()), None)
+    for name in names:
+        there = [path for ending in TEXT_READERS if (path := folder / f"{name}{ending}").exists()]
+        if there:
+            _check_one(there)
+            return there[0]
+    return None
+
+
+def _check_one(files: Sequence[Path]) -> None:
+    """Refuse two files for one language: none is the one that is meant."""
+    if len(files) > 1:
+        raise HeadstartError(
+            f"several files for one language: {', '.join(file.name for file in files)}",
+            where=str(files[0].parent),
+            way_out="keep one of them in the folder",
+        )
 
 
 def bytes_of_text(folder: Path, languages: Sequence[str]) -> int:
@@ -182,6 +196,8 @@ def folder_texts(folder: Path) -> dict[str, list[str]]:
             where=str(folder),
             way_out=_WAY_OUT,
         )
+    for name in dict.fromkeys(file.stem for file in files):
+        _check_one([file for file in files if file.stem == name])
     return {file.stem: read_texts(file) for file in files}
 
 

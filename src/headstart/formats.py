@@ -151,6 +151,7 @@ def _column(path: Path, name: str, rows: list[tuple[int, dict[str, object]]]) ->
 
 
 def _csv(path: Path, wanted: Collection[str]) -> pa.Table:
+    csv.field_size_limit(2**31 - 1)  # a long text is cut by its tokenizer, as anywhere
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     return _separated(path, wanted, _counted(path, reader))
 
@@ -283,11 +284,13 @@ TEXT_READERS: Mapping[str, Reader] = {**READERS, ".txt": _plain}
 """The formats of text without labels."""
 
 
-def stamp(folder: Path | None) -> tuple[tuple[str, int, int], ...]:
+def stamp(
+    folder: Path | None, readers: Collection[str] = READERS
+) -> tuple[tuple[str, int, int], ...]:
     """Say what a corpus' files are now: they need not be read again for as long as they stay."""
     found: list[tuple[str, int, int]] = []
     for file in [] if folder is None else sorted([*folder.glob("*"), *folder.glob("*/*")]):
-        if file.suffix in READERS:
+        if file.suffix in readers:
             with suppress(FileNotFoundError):  # deleted since
                 state = file.stat()
                 found.append((str(file), state.st_mtime_ns, state.st_size))

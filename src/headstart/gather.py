@@ -76,10 +76,13 @@ def _opener(data: Data, source: Source) -> Opener:
             where="recipe key data.folder",
             way_out="name the folder that holds the corpus' files",
         )
-    return partial(_from_folder, folder)
+    return partial(_from_folder, folder, {})
 
 
-def _from_folder(folder: Path, reading: Reading, language: str) -> list[Raw]:
+def _from_folder(
+    folder: Path, shared: dict[Path, pa.Table], reading: Reading, language: str
+) -> list[Raw]:
+    """Read a language's files, or its rows of those that all share, which are read once."""
     places = _places(folder)
     if language in places:
         return _open_all(places[language], reading)
@@ -87,9 +90,12 @@ def _from_folder(folder: Path, reading: Reading, language: str) -> list[Raw]:
         banks = _treebanks(language, places)
         if banks:
             return _first_with_train([_open_all(places[bank], reading) for bank in banks])
-    shared = [path for path in sorted(folder.iterdir()) if path.suffix in READERS]
-    raws = [raw for path in shared for raw in _open_shared(path, reading, language)]
-    return raws or _refuse(language, _languages(places, shared, reading), str(folder))
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in READERS]
+    for path in files:
+        if path not in shared:
+            shared[path] = read(path, reading.theirs)
+    raws = [raw for path in files for raw in _of_language(shared[path], path, reading, language)]
+    return raws or _refuse(language, _languages(places, files, reading), str(folder))
 
 
 def _treebanks(language: str, names: Mapping[str, object] | list[str]) -> list[str]:
@@ -153,9 +159,8 @@ def _open_all(places: list[Place], reading: Reading) -> list[Raw]:
     return raws
 
 
-def _open_shared(path: Path, reading: Reading, language: str) -> list[Raw]:
+def _of_language(table: pa.Table, path: Path, reading: Reading, language: str) -> list[Raw]:
     """Take a language's rows from a file with a column for the language; none without one."""
-    table = read(path, reading.theirs)
     if reading.find("language", table) is None:
         return []
     return _cut(table, str(path), reading, split=SPLITS.get(path.stem), language=language)

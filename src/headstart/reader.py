@@ -107,7 +107,7 @@ def read_config(named: Named) -> PreTrainedConfig:
     Raises:
         HeadstartError: There is none, it is broken, or its family has no table.
     """
-    folder = Path(named)
+    folder = Path(named).expanduser()
     if not folder.is_dir():
         folder = _fetch(str(named), ["config.json"])
     family_of(_read_json(folder / "config.json"))
@@ -223,7 +223,7 @@ def find_folder(named: Named) -> Path:
     Raises:
         HeadstartError: There is no such folder and no such model.
     """
-    folder = Path(named)
+    folder = Path(named).expanduser()
     return folder if folder.is_dir() else _fetch(str(named), _WANTED)
 
 
@@ -253,7 +253,7 @@ def _meant(name: str) -> str:
 
 def first_line(fault: Exception) -> str:
     """Give the gist of another library's error."""
-    return next(iter(str(fault).splitlines()), type(fault).__name__)
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
 
 
 def most_positions(config: Mapping[str, Any]) -> int | None:
