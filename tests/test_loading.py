@@ -324,6 +324,10 @@ def test_names_of_runs_are_short_and_distinct() -> None:
         "teacher|seed=0",
         "base|seed=0",
     ]
+    assert names(grid={"teacher.seed": [0, 1]}) == [
+        "teacher.seed=0|seed=0",
+        "teacher.seed=1|seed=0",
+    ]
     both = {"data.examples_per_language": [5], "teacher.examples_per_language": [7]}
     assert names(grid=both) == [
         "data.examples_per_language=5|teacher.examples_per_language=7|seed=0"

@@ -154,6 +154,11 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
     "an arm's key": ({"arms": {"a": {"train.epocs": 1}}}, "train.epocs", "mean 'epochs'"),
     "an arm's value": ({"arms": {"a": {"train.epochs": 0}}}, "run a: .*train.epochs", "than 0"),
     "a study's own key": ({"arms": {"a": {"seed": 1}}}, "arms.a", "sets seed itself"),
+    "an arm's own languages": (
+        {"arms": {"a": {"data.zero_shot": ["sw-KE"]}}},
+        "arms.a",
+        "judged in one table, so data.zero_shot is the same for all",
+    ),
     "arm against grid": (
         {"arms": {"a": {"train.epochs": 1}}, "grid": {"train.epochs": [2]}},
         "arms.a",

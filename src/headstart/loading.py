@@ -32,6 +32,7 @@ __all__ = [
 
 ALL_IF_NULL = tuple(f"data.{split}_per_language" for split in ("examples", "dev", "test"))
 STUDY_KEYS = ("name", "seed", "arms", "grid", "baseline", "seeds")
+SHARED_KEYS = ("task", "data.languages", "data.zero_shot")  # one table holds all runs of a study
 
 
 def shipped() -> Mapping[str, Path]:
@@ -172,7 +173,8 @@ def _label(key: str, value: object, keys: Sequence[str]) -> str:
     if isinstance(value, str):
         return value
     last = key.rpartition(".")[2]
-    short = last if [k.rpartition(".")[2] for k in keys].count(last) == 1 else key
+    is_clear = last != "seed" and [k.rpartition(".")[2] for k in keys].count(last) == 1
+    short = last if is_clear else key
     is_all = value is None and key in ALL_IF_NULL
     return f"{short}={'all' if is_all else _compact(value)}"
 
@@ -198,6 +200,17 @@ def _study_faults(recipe: Recipe) -> list[HeadstartError]:
         for place, keys in {**changed, "grid": list(recipe.grid)}.items()
         for key in keys
         if key.partition(".")[0] in STUDY_KEYS
+    ]
+    faults += [
+        HeadstartError(
+            f"the runs of a study are judged in one table, so {key} is the same for all",
+            where=f"recipe key {place}",
+            way_out="train.languages says which of the languages a student learns from; else make "
+            "a study of each",
+        )
+        for place, keys in {**changed, "grid": list(recipe.grid)}.items()
+        for key in keys
+        if key in SHARED_KEYS
     ]
     faults += [
         HeadstartError(
