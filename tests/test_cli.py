@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from shlex import split
 from typing import TYPE_CHECKING
 
 import pytest
@@ -321,3 +322,29 @@ def test_init_refuses_to_refit(command: Command, tmp_path: Path) -> None:
     code, _, err = command("init", tmp_path, tmp_path / "out", "--set", "init.refit.tokens=5")
     assert code == 2
     assert "run headstart refit" in err
+
+
+def test_commands_with_blanks_in_their_names_can_be_copied(tmp_path: Path) -> None:
+    grid = write_study(tmp_path / "my out", {"x": Arm(0.9)}, seeds=[1])
+    told = next_steps("headstart", ["run", "my r.yaml"], (), grid, read_records(grid))
+    assert f"run 'my r.yaml' '{grid}-3' --set" in told[0]
+    assert all(len(split(line)) == len(split(line.replace("my ", "my"))) for line in told)
+
+
+def test_scores_are_not_written_over_a_folder(command: Command, tmp_path: Path) -> None:
+    asked = ("--languages", "aa", "--task", "tagging", "--out", tmp_path)
+    code, out, err = command("eval", "no-model", *asked)
+    assert (code, out) == (2, "")
+    assert "it is a folder" in err
+
+
+def test_what_was_found_is_looked_into_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    grid, asked = write_study(tmp_path / "a"), []
+    for room in ("headstart.insight", "headstart.report"):
+        at = sys.modules[room]
+        look = at.look_into  # type: ignore[attr-defined]
+        monkeypatch.setattr(at, "look_into", lambda out, look=look: asked.append(out) or look(out))
+    show.show_next("headstart", ["study", "r.yaml"], (), grid, read_records(grid))
+    assert asked == [grid]

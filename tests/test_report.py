@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 from fake import GRID, LANGUAGES, TEACHER, ZERO_SHOT, Arm, write_study
 from headstart import machine
 from headstart.answers import against, answer, examples_to, lines, points, steps_to
-from headstart.charts import curves, sizes
+from headstart.charts import curves, sizes, waterfall
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
 from headstart.record import read_record
@@ -565,3 +565,12 @@ def test_sizes_are_held_against_the_teacher_of_each_way(out: Path) -> None:
         100 * sum(first.score(code) or 0 for code in trained) / len(trained)
     )
     assert not [row for row in sizes(insight, {})["data"]["values"] if "teacher" in row]
+
+
+def test_an_arm_called_teacher_is_not_the_teacher(tmp_path: Path) -> None:
+    insight = look_into(write_study(tmp_path, GRID))
+    found = insight.attributions[0]
+    last = replace(found, last=replace(found.last, name="teacher"))
+    rows = waterfall(last, {"trained on": 0.3}, {"trained on": 0.9})["data"]["values"]
+    ends = [row["step"] for row in rows if row["sort"] == "total"]
+    assert len(set(ends)) == len(ends) == 3

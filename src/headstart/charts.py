@@ -45,7 +45,7 @@ def waterfall(found: Attribution, start: Mapping[str, float], teacher: Mapping[s
                 rows.append(_bar(kind, part.name, level, after, sort) | _interval(gain, level))
                 level = after
         rows.append(_bar(kind, found.last.arm, 0.0, level, "total"))
-        rows.append(_bar(kind, "teacher", 0.0, teacher[kind], "total"))
+        rows.append(_bar(kind, "teacher (reference)", 0.0, teacher[kind], "total"))
     order = list(dict.fromkeys(str(row["step"]) for row in rows))
     base = alt.Chart().encode(
         x=alt.X("step:N", sort=order, title=None, axis=alt.Axis(labelAngle=-35, labelLimit=140)),

@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from headstart.tables import Column
 
 
-def report(out: str | Path) -> Path:
+def report(out: str | Path, insight: Insight | None = None) -> Path:
     """Write a run's or study's page: one HTML file that needs nothing else.
 
     Args:
         out: The folder of a run or a study.
+        insight: What `look_into` gave, where that was asked already.
 
     Returns:
         `out/report.html`.
@@ -44,7 +45,7 @@ def report(out: str | Path) -> Path:
         HeadstartError: Nothing is finished there.
     """
     out = Path(out)
-    insight = look_into(out)
+    insight = insight or look_into(out)
     table, first = insight.table, insight.first
     environment = Environment(
         loader=PackageLoader("headstart"), autoescape=True, undefined=StrictUndefined

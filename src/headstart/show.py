@@ -104,14 +104,14 @@ def show_next(
     from headstart.insight import look_into
     from headstart.report import report
 
-    is_run = again[0] == "run"
+    is_run, insight = again[0] == "run", look_into(out)
     places = [out if is_run else out / "runs" / one.signature for one in records]
     shown = list(zip(records, places, strict=True))[:SHOWN]
     left = len(places) - len(shown)
     show_lines(
         "",
-        *answer(look_into(out)),
-        f"The page is {report(out)}; the students are ordinary transformers folders:",
+        *answer(insight),
+        f"The page is {report(out, insight)}; the students are ordinary transformers folders:",
         *(f"  {'student' if is_run else one.name}  {place / 'student'}" for one, place in shown),
         *([f"  and {left} more, in {out / 'runs'}"] if left else ()),
         "Next:",
@@ -129,13 +129,13 @@ def next_steps(
     """Name commands that fit what was made, as `show_next` does."""
     from headstart.tables import column_name
 
-    verb, recipe, *more = again
+    verb, recipe, more = again[0], quote(again[1]), [quote(one) for one in again[2:]]
     places = [out if verb == "run" else out / "runs" / one.signature for one in records]
     told = "".join(f" --set {quote(one)}" for one in settings)
     kept = "".join(f" --set {quote(o)}" for o in settings if not o.startswith("student.layers="))
     made = _layers(places[0])
     fewer = made // 2 if made > 1 else 2
-    other = " ".join([verb, recipe, f"{out}-{fewer}", *more])
+    other = " ".join([verb, recipe, quote(f"{out}-{fewer}"), *more])
     lines = [f"  another shape       {command} {other}{kept} --set student.layers={fewer}"]
     if recipe == "quickstart":
         return [
@@ -149,10 +149,11 @@ def next_steps(
         first, last = (quote(f"{out}:{way}") for way in (ways[0], ways[-1]))
         lines.append(f"  two of its ways     {command} compare {first} {last}")
     if len({record.seed for record in records}) == 1:
-        seeds = f"study {recipe} {out}-seeds{told} --set 'seeds=[0, 1, 2]'"
+        seeds = f"study {recipe} {quote(f'{out}-seeds')}{told} --set 'seeds=[0, 1, 2]'"
         lines.append(f"  how sure it is      {command} {seeds}")
     best = max(range(len(records)), key=lambda i: _score(records[i]))
-    models = " ".join(map(str, (*_teachers(out, places[best]), places[best] / "student")))
+    named = (*_teachers(out, places[best]), places[best] / "student")
+    models = " ".join(quote(str(one)) for one in named)
     return [*lines, f"  size and speed      {command} bench {models}"]
 
 

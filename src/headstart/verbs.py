@@ -189,12 +189,20 @@ def evaluate(
     from headstart.show import show_scores
     from headstart.steps import evaluate_model
 
+    _check_file(out)
     task = task or _task_of(model)
     recipe = _recipe(task, _data(corpus, folder, languages, zero_shot, None), {}, settings)
     scores = evaluate_model(model, task=recipe.task, data=recipe.data)
+    show_scores(scores, recipe.data.zero_shot)
     if out is not None:
         atomic_write(out, json.dumps(scores, indent=2) + "\n")
-    show_scores(scores, recipe.data.zero_shot)
+
+
+def _check_file(out: Path | None) -> None:
+    if out is not None and out.is_dir():
+        raise HeadstartError(
+            "it is a folder", where=f"--out {out}", way_out="name a file, such as numbers.json"
+        )
 
 
 def bench(
@@ -216,10 +224,7 @@ def bench(
     from headstart.folders import atomic_write
     from headstart.show import show_lines, show_table
 
-    if out is not None and out.is_dir():
-        raise HeadstartError(
-            "it is a folder", where=f"--out {out}", way_out="name a file, such as speed.json"
-        )
+    _check_file(out)
     found = measure(models, sentences(text), seconds=seconds, threads=threads, device=device)
     show_table(*rows(found))
     if out is not None:
