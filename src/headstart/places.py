@@ -83,18 +83,23 @@ class Place:
         )
         if change is None:
             return fitted
-        module = self.module
-        with torch.no_grad():
-            if isinstance(self.fit, Scales):
-                module.weight.mul_(1 + change[0])
-                if self.fit.bias:
-                    module.bias.mul_(1 + change[0]).add_(change[1])
-            else:
-                width = module.weight.shape[1]
-                module.weight.add_(change[:width].T)
-                if self.fit.bias:
-                    module.bias.add_(change[width])
+        weight, bias = self.module.weight, self.module.bias if self.fit.bias else None
+        if isinstance(self.fit, Scales):
+            _set(weight, weight.to(change) * (1 + change[0]))
+            if bias is not None:
+                _set(bias, bias.to(change) * (1 + change[0]))
+                _set(bias, bias.to(change) + change[1])
+        else:
+            _set(weight, weight.to(change) + change[: weight.shape[1]].T)
+            if bias is not None:
+                _set(bias, bias.to(change) + change[weight.shape[1]])
         return fitted
+
+
+@torch.no_grad()
+def _set(parameter: Tensor, value: Tensor) -> None:
+    """Give a parameter a value that was computed in double, and perhaps on another device."""
+    parameter.copy_(value)
 
 
 def targets_of(

@@ -101,11 +101,7 @@ def load_state(
             best[name] = stored[f"best.{name}"].to(parameter.device)
             moments = {k: stored[f"{k}.{name}"] for k in MOMENTS if f"{k}.{name}" in names}
             if moments:
-                device = parameter.device
-                optimizer.state[parameter] = {
-                    k: v.to(device) if k != "step" or device.type == "cuda" else v
-                    for k, v in moments.items()
-                }
+                optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
     torch.set_rng_state(stored["random"])
     if "random_cuda" in names and torch.cuda.is_available():
         torch.cuda.set_rng_state(stored["random_cuda"])
