@@ -130,8 +130,8 @@ def main() -> None:
             passes = count(shape, directions)
             print(f"{shape}  {directions:9}  {passes:.2f} teacher passes, solves apart", flush=True)
         return
-    if len(sys.argv) == 4:
-        tokens, shape, directions = sys.argv[1:]
+    if sys.argv[1:2] == ["--one"]:
+        tokens, shape, directions = sys.argv[2:]
         print(json.dumps(measure(int(tokens), shape, directions)))
         return
     print("tokens  student  directions  refit s  two passes s  solves s  (refit - solves) / passes"
@@ -139,7 +139,7 @@ def main() -> None:
     for tokens in map(int, sys.argv[1:] or (10_000, 50_000)):
         for shape, directions in WAYS:
             line = subprocess.run(
-                [sys.executable, __file__, str(tokens), shape, directions],
+                [sys.executable, __file__, "--one", str(tokens), shape, directions],
                 capture_output=True, text=True, check=True,
             ).stdout.splitlines()[-1]  # fmt: skip
             found: dict[str, float] = json.loads(line)

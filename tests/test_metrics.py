@@ -151,14 +151,6 @@ def test_nothing_to_find_and_nothing_found_is_zero_not_one() -> None:
     assert scores == {"f1": 0.0, "precision": 0.0, "recall": 0.0, "token_accuracy": 1.0}
 
 
-def test_the_majority_answer_is_the_commonest_of_train() -> None:
-    scores = metrics.majority_score("classification", [2, 2, 1], [1, 2, 2, 0], ())
-    assert scores["accuracy"] == 0.5
-    tagged = metrics.majority_score("tagging", [[0, 0, 1], [0]], [[0, 1], [0, 0]], TAGS)
-    assert tagged["f1"] == 0.0
-    assert tagged["token_accuracy"] == 0.75
-
-
 @pytest.mark.parametrize("task", metrics.METRICS)
 def test_example_counts_sum_to_the_main_metric_of_any_part(task: str) -> None:
     rng = np.random.default_rng(4)
@@ -178,11 +170,6 @@ def test_example_counts_sum_to_the_main_metric_of_any_part(task: str) -> None:
             assert hits[part].sum() / max(of[part].sum(), 1) == pytest.approx(expected)
 
 
-def test_agreement_counts_equal_answers_right_or_wrong() -> None:
-    assert metrics.agreement([1, 2, 3, 4], [1, 2, 3, 0]) == 0.75
-    assert metrics.agreement([[1, 2], [3]], [[1, 0], [3]]) == pytest.approx(2 / 3)
-
-
 @pytest.mark.parametrize("task", metrics.METRICS)
 def test_unequal_numbers_of_answers_are_refused(task: str) -> None:
     gold, predicted = ([[1, 2], [1]], [[1, 2], [1, 0]]) if task == "tagging" else ([1, 2], [1])
@@ -197,5 +184,3 @@ def test_unequal_numbers_of_answers_are_refused(task: str) -> None:
 def test_no_answers_are_refused(task: str) -> None:
     with pytest.raises(HeadstartError, match="nothing to score"):
         metrics.score(task, [], [], TAGS)
-    with pytest.raises(HeadstartError, match="nothing to score"):
-        metrics.majority_score(task, [], [], TAGS)

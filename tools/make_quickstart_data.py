@@ -12,14 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headstart.sources import QUICKSTART_INTENTS as INTENTS
+
 LOCALES = (
     "en-US", "de-DE", "es-ES", "tr-TR", "ru-RU", "ar-SA", "hi-IN", "th-TH", "zh-CN", "sw-KE",
     "pt-PT", "cy-GB",
-)  # fmt: skip
-INTENTS = (
-    "alarm_set", "audio_volume_mute", "calendar_set", "cooking_recipe", "email_sendemail",
-    "general_joke", "iot_hue_lightchange", "lists_createoradd", "news_query", "play_music",
-    "transport_taxi", "weather_query",
 )  # fmt: skip
 PER_INTENT = {"train": 10, "dev": 4, "test": 6}
 OUT = Path(__file__).parents[1] / "src/headstart/data/quickstart/massive.parquet"

@@ -23,6 +23,7 @@ from headstart.document import parse
 from headstart.errors import HeadstartError
 from headstart.loading import load_recipe, to_yaml
 from headstart.plan import plan_sizes
+from headstart.reader import first_line
 from headstart.record import read_record
 from headstart.run import run
 from headstart.stages import base_of
@@ -193,7 +194,7 @@ def _connect(address: str | None) -> Any:  # noqa: ANN401
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as fault:
         raise HeadstartError(
-            f"no cluster can be reached: {str(fault).splitlines()[0]}",
+            f"no cluster can be reached: {first_line(fault)}",
             where=f"address {address}",
             way_out="start one with `ray start --head`, or leave the address out",
         ) from fault
@@ -210,7 +211,7 @@ def _broken(one: Planned, cause: Exception) -> HeadstartError:
 
 def _lost(one: Planned, fault: Exception) -> HeadstartError:
     return HeadstartError(
-        f"run {one.name} was lost {RETRIES + 1} times: {str(fault).strip().splitlines()[0]}",
+        f"run {one.name} was lost {RETRIES + 1} times: {first_line(fault)}",
         where=str(one.place),
         way_out="look whether its machine has enough memory, then start the study again",
     )

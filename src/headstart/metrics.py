@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracy, macro-F1, entity F1 on words, agreement.
+"""What predictions are worth: accuracy, macro-F1, entity F1 on words.
 
 Answers are ids: one class per example, or one sequence of tags per sentence.
 """
@@ -119,30 +119,6 @@ def main_metric(task: str) -> str:
     return MAIN[task]
 
 
-def majority_score(task: str, train: Answers, gold: Answers, labels: Sequence[str]) -> Scores:
-    """Score the answer that needs no model: always the commonest label of train.
-
-    Args:
-        task: `classification` or `tagging`.
-        train: Gold answers to count; the lower id wins a tie.
-        gold: Gold answers to score against.
-        labels: Names of the classes or tags, in the order of their ids.
-
-    Returns:
-        What `score` gives; entity F1 is 0 where the commonest tag is `O`.
-
-    Raises:
-        HeadstartError: No answers.
-    """
-    rows = _as_rows(train)
-    sizes = [len(row) for row in rows]
-    _check_sizes(sizes, sizes)
-    commonest = int(np.bincount(np.concatenate(rows)).argmax())
-    always = [np.full_like(np.asarray(row, np.int64), commonest) for row in gold]
-    answers = cast("Answers", np.asarray(always) if task == "classification" else always)
-    return score(task, gold, answers, labels)
-
-
 def example_counts(
     task: str, gold: Answers, predicted: Answers, labels: Sequence[str]
 ) -> tuple[Ints, Ints]:
@@ -175,23 +151,6 @@ def example_counts(
 
     hits = np.intersect1d(there, found, assume_unique=True)
     return 2 * per_row(hits), per_row(there) + per_row(found)
-
-
-def agreement(first: Answers, second: Answers) -> float:
-    """Measure how often two models answer alike, right or wrong.
-
-    Args:
-        first: Class ids, or one sequence of tag ids per sentence.
-        second: The same shape.
-
-    Returns:
-        Share of examples or words with equal answers, 0 to 1.
-
-    Raises:
-        HeadstartError: Different numbers of answers, or none.
-    """
-    one, other = _joined(_as_rows(first), _as_rows(second))
-    return float((one == other)[one != SEPARATOR].mean())
 
 
 def _as_rows(answers: Answers) -> list[Ints]:

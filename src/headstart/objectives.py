@@ -41,7 +41,6 @@ class Objective:
 
     loss: Loss
     needs_teacher: bool
-    source: str
 
 
 def labels(student: Tensor, teacher: Tensor, gold: Tensor, *, temperature: float) -> Tensor:
@@ -103,9 +102,9 @@ def kl(student: Tensor, teacher: Tensor, gold: Tensor, *, temperature: float) ->
 
 
 OBJECTIVES: Mapping[str, Objective] = {
-    "labels": Objective(labels, needs_teacher=False, source="maximum likelihood"),
-    "mse": Objective(mse, needs_teacher=True, source="arXiv:1312.6184"),
-    "kl": Objective(kl, needs_teacher=True, source="arXiv:1503.02531"),
+    "labels": Objective(labels, needs_teacher=False),
+    "mse": Objective(mse, needs_teacher=True),
+    "kl": Objective(kl, needs_teacher=True),
 }
 
 

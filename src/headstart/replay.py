@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from headstart.console import say
 from headstart.objectives import UNLABELLED
+from headstart.reader import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -239,7 +240,7 @@ class Replay:
         try:
             return self._recorder.record(lambda: self._step(feed))
         except RuntimeError as fault:  # too little memory, or a model that looks at its values
-            _tell(str(fault).splitlines()[0])
+            _tell(first_line(fault))
             self._recorder = None
             self._known.clear()  # and their memory
             return None

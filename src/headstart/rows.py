@@ -33,8 +33,6 @@ class Leak:
     """Rows of that split whose exact text is in train."""
     conflicts: int
     """Those of them whose label no train copy has."""
-    copies: int
-    """Rows of train with these texts."""
 
 
 def check_rows(raw: Raw, task: str, labels: Sequence[str] | None) -> pa.Table:
@@ -175,9 +173,8 @@ def find_leaks(
         found = [(text, label) for text, label in rows if text in answers]
         texts = {text for text, _ in found}
         conflicts = sum(label not in answers[text] for text, label in found)
-        copies = sum(text in texts for text, _ in train)
         if found:
-            leaks.append(Leak(language, split, len(found), conflicts, copies))
+            leaks.append(Leak(language, split, len(found), conflicts))
         leaked |= texts
     return leaks, [text not in leaked for text, _ in train]
 

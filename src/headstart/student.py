@@ -122,7 +122,6 @@ def student_from(  # noqa: PLR0913 - all but one have defaults
     bytes: float | str | None = None,
     speedup: float | None = None,
     layer_rule: str | Sequence[int] = "even",
-    seed: int = 0,
 ) -> PreTrainedModel:
     """Cut a student out of a teacher, ready to be trained anywhere.
 
@@ -137,14 +136,13 @@ def student_from(  # noqa: PLR0913 - all but one have defaults
         bytes: At most so many bytes in single precision.
         speedup: At least so many times as fast as the teacher, by estimate.
         layer_rule: Which layers, see `LAYER_RULES`, or their numbers.
-        seed: Of rule ``random``.
 
     Raises:
         HeadstartError: The shape cannot be cut from this teacher.
     """
     sizes = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn}
     shape = {**sizes, "params": params, "bytes": bytes, "speedup": speedup}
-    return make_student(teacher, shape=shape, rules={"layers": layer_rule}, seed=seed).model
+    return make_student(teacher, shape=shape, rules={"layers": layer_rule}).model
 
 
 def cut_checkpoint(
