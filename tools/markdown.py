@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from headstart.machine import told
-from headstart.tables import Table, cells, heads, percent, read_records, tabulate
+from headstart.tables import Table, cells, dev_score, heads, percent, read_records, tabulate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,8 +74,10 @@ def making(table: Table) -> list[str]:
     lines = [row(head), row(["---"] * len(head))]
     for column in table.columns:
         first = column.records[0]
-        before = fmean(v[table.metric] for v in first.scores["step0"]["dev"].values())
-        points = [(0, before), *((int(p["step"] or 0), p["dev"] or 0.0) for p in first.curve)]
+        points = [
+            (0, dev_score(first, "step0")),
+            *((int(p["step"] or 0), p["dev"] or 0.0) for p in first.curve),
+        ]
         best = first.best_step
         if best is None:  # a record of before step 0 was a candidate
             best = max(points[1:] or points, key=lambda point: point[1])[0]

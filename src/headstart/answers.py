@@ -6,8 +6,7 @@ from math import isnan
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
-from headstart.metrics import main_metric
-from headstart.tables import percent, sizeless
+from headstart.tables import dev_score, percent, sizeless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +67,8 @@ def answer(insight: Insight) -> list[str]:
     if insight.attributions:
         return _credit(insight, insight.attributions[0])
     columns = [column for column in insight.table.columns if not column.marks]
-    best = max(columns or insight.table.columns, key=lambda c: _mean(insight, c) or 0.0)
+    ours = insight.first.languages
+    best = max(columns or insight.table.columns, key=lambda c: c.mean(ours) or 0.0)
     said: list[str] = []
     for zero_shot, where in ((False, f"on {insight.trained}"), (True, "on zero-shot ones")):
         kept = insight.kept(best, zero_shot=zero_shot)
@@ -119,11 +119,6 @@ def about(way: Way, column: Column) -> str:
     return f"{start}; learns {LEARNS.get(way.objective, way.objective)}"
 
 
-def _mean(insight: Insight, column: Column) -> float | None:
-    scores = [s for lang in insight.first.languages if (s := column.score(lang)) is not None]
-    return fmean(scores) if scores else None
-
-
 def lines(insight: Insight) -> list[Line]:
     """Say of every way what it keeps: scores, shares of the teacher, the worst language, steps."""
     return [_line(insight, column) for column in insight.table.columns]
@@ -133,7 +128,8 @@ def _line(insight: Insight, column: Column) -> Line:
     told = {kind: insight.kept(column, zero_shot=kind) for kind in (False, True)}
     scores = [points(k.score) if k else "-" for k in told.values()]
     if told[False] is None:
-        scores = [percent(_plain(column, kind)) for kind in ("languages", "zero_shot")]
+        first = column.records[0]
+        scores = [percent(column.mean(some)) for some in (first.languages, first.zero_shot)]
     shares = [points(k.share) if k else "-" for k in told.values()]
     each = insight.kept_by_language(column)
     worst = max(each, key=lambda lang: each[lang].below.value, default="")
@@ -146,18 +142,10 @@ def _line(insight: Insight, column: Column) -> Line:
     )  # fmt: skip
 
 
-def _plain(column: Column, kind: str) -> float | None:
-    languages: tuple[str, ...] = getattr(column.records[0], kind)
-    scores = [s for lang in languages if (s := column.score(lang)) is not None]
-    return fmean(scores) if scores else None
-
-
 def steps_to(column: Column, share: float) -> str:
     """Say after how many steps, mean over seeds, dev has a share of the teacher's; - if not all."""
-    record = column.records[0]
-    metric = main_metric(record.task)
-    teacher = fmean(row[metric] for row in record.scores["teacher"]["dev"].values())
-    before = fmean(row[metric] for r in column.records for row in r.scores["step0"]["dev"].values())
+    teacher = dev_score(column.records[0], "teacher")
+    before = fmean(dev_score(record, "step0") for record in column.records)
     if before >= share * teacher:
         return "0"
     reached = [
@@ -180,9 +168,9 @@ def examples_to(insight: Insight, examples: Mapping[str, int]) -> list[tuple[str
     """
     found: dict[str, dict[int, float]] = {}
     for column in insight.table.columns:
-        taught = _mean(insight, insight.teacher_of(column))
+        taught = insight.teacher_of(column).mean(insight.first.languages)
         if column.name in examples and taught:
-            share = (_mean(insight, column) or 0.0) / taught
+            share = (column.mean(insight.first.languages) or 0.0) / taught
             found.setdefault(sizeless(column.name), {})[examples[column.name]] = share
     return [
         (way, *(f"{min(reached):,}" if (reached := [n for n in kept if kept[n] >= share]) else "-"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from headstart.metrics import main_metric
-from headstart.tables import cells, percent, sizeless
+from headstart.tables import cells, dev_score, percent, sizeless
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,7 +137,7 @@ def curves(columns: Sequence[Column]) -> Spec:
         for record in column.records
         for step, dev in points_of(column, record.seed)
     ]
-    levels = sorted({100 * teacher_dev(column) for column in columns})
+    levels = sorted({100 * dev_score(column.records[0], "teacher") for column in columns})
     picked = alt.selection_point(fields=["arm"], bind="legend")
     both = alt.Chart().encode(
         x=alt.X("step:Q", title="steps"),
@@ -171,16 +169,8 @@ def curves(columns: Sequence[Column]) -> Spec:
 def points_of(column: Column, seed: int) -> list[tuple[float, float]]:
     """List one run's dev scores: (step, score), the untrained student's first."""
     record = next(record for record in column.records if record.seed == seed)
-    metric = main_metric(record.task)
-    before = fmean(row[metric] for row in record.scores["step0"]["dev"].values())
-    return [(0.0, before), *((float(p["step"] or 0), p["dev"] or 0.0) for p in record.curve)]
-
-
-def teacher_dev(column: Column) -> float:
-    """Give the dev score of a column's teacher."""
-    record = column.records[0]
-    metric = main_metric(record.task)
-    return fmean(row[metric] for row in record.scores["teacher"]["dev"].values())
+    steps = ((float(p["step"] or 0), p["dev"] or 0.0) for p in record.curve)
+    return [(0.0, dev_score(record, "step0")), *steps]
 
 
 def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
@@ -204,14 +194,13 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
             continue
         arm = sizeless(column.name)
         for group, languages in groups.items():
-            scores = [s for lang in languages if (s := column.score(lang)) is not None]
-            if scores:
+            if (score := column.mean(languages)) is not None:
                 rows.append({"way": arm, "examples": examples[column.name], "group": group,
-                             "score": 100 * fmean(scores)})  # fmt: skip
+                             "score": 100 * score})  # fmt: skip
     asked = {table.taught[i] for i, c in enumerate(table.columns) if c.name in examples}
     levels = [
         {"group": group, "name": teacher.name,
-         "teacher": 100 * fmean(teacher.score(lang) or 0.0 for lang in languages)}
+         "teacher": 100 * (teacher.mean(languages) or 0.0)}
         for teacher in (table.teachers[place] for place in sorted(asked))
         for group, languages in groups.items()
         if languages
@@ -248,11 +237,9 @@ def worth(insight: Insight) -> Spec:
         record = column.records[0]
         teacher, own = record.shape["teacher"], record.shape[column.model]
         for kind, languages in zip(kinds, (record.languages, record.zero_shot), strict=False):
-            scores = [s for lang in languages if (s := column.score(lang)) is not None]
-            if scores:
+            if (score := column.mean(languages)) is not None:
                 rows.append(
-                    {"arm": _arm(column), "way": column.name, "kind": kind,
-                     "score": 100 * fmean(scores),
+                    {"arm": _arm(column), "way": column.name, "kind": kind, "score": 100 * score,
                      "faster": _inner(teacher) / _inner(own), "megabytes": own["total"] * 4 / 1e6}
                 )  # fmt: skip
     return _spec(

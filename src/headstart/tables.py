@@ -35,6 +35,11 @@ class Column:
         values = [row[metric] for row in rows if row is not None]
         return fmean(values) if values else None
 
+    def mean(self, languages: Sequence[str]) -> float | None:
+        """Mean of the scores in languages; None where none of them was tested."""
+        scores = [score for code in languages if (score := self.score(code)) is not None]
+        return fmean(scores) if scores else None
+
     @property
     def marks(self) -> tuple[str, ...]:
         """What makes some of its runs unfit to be compared with."""
@@ -219,6 +224,12 @@ def tabulate(records: Sequence[Record]) -> Table:
         taught,
         (*rows, *_averages(rows, _trained(columns))),
     )
+
+
+def dev_score(record: Record, of: str) -> float:
+    """Give the main metric on dev, mean over languages, of `teacher`, `student` or `step0`."""
+    metric = main_metric(record.task)
+    return fmean(row[metric] for row in record.scores[of]["dev"].values())
 
 
 def column_name(record: Record) -> str:
