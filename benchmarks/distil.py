@@ -39,9 +39,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from headstart.checkpoint import load_tokenizer
 from headstart.encode import collate
 from headstart.loading import load_recipe
+from headstart.pieces import load_tokenizer
 from headstart.settings import Train
 from headstart.stages import base_of, job_for
 from headstart.teacher import teacher_pass

@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 
 from headstart import calibration
-from headstart.calibration import (
-    Unlabelled,
-    all_texts,
-    folder_texts,
-    languages_of,
-    sample_texts,
-    unlabelled,
-)
+from headstart.calibration import Unlabelled, all_texts, languages_of, sample_texts, unlabelled
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.groundwork import samples_for
 from headstart.loading import apply
 from headstart.recipe import Data
+from headstart.texts import bytes_of_text, folder_texts
 from tiny import tiny_tokenizer
 from world import world, write_tagged, write_texts
 
@@ -262,6 +256,6 @@ def test_two_files_of_one_language_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pt.txt").write_text("bom dia\n", encoding="utf-8")
     assert folder_texts(tmp_path) == {"pt": ["bom dia"]}
     (tmp_path / "pt.jsonl").write_text('{"text": "boa noite"}\n', encoding="utf-8")
-    for read in (folder_texts, lambda folder: calibration.bytes_of_text(folder, ["pt-PT"])):
+    for read in (folder_texts, lambda folder: bytes_of_text(folder, ["pt-PT"])):
         with pytest.raises(HeadstartError, match=r"one language: .*pt\.txt"):
             read(tmp_path)

@@ -17,7 +17,6 @@ from headstart.checkpoint import (
     check_model,
     count_parameters,
     load_model,
-    load_tokenizer,
     save_model,
     source_fingerprint,
     weights_fingerprint,
@@ -25,6 +24,7 @@ from headstart.checkpoint import (
 )
 from headstart.errors import HeadstartError
 from headstart.families import family_of
+from headstart.pieces import load_tokenizer
 from headstart.reader import open_model
 from headstart.selection import Selection
 from headstart.student import make_student

@@ -219,7 +219,11 @@ def test_after_ctrl_c_it_says_how_to_go_on(
     monkeypatch.setattr(importlib.import_module("headstart.run"), "run", stopped)
     code, _, err = command("run", "quickstart", tmp_path / "out")
     assert code == 130
-    assert "with the same command" in err
+    assert "stopped" in err
+    assert [show.told_stopped(verb) for verb in ("study", "eval")] == [
+        "stopped; the same command goes on from here",
+        "stopped; nothing of it is kept",
+    ]
 
 
 def test_a_fault_is_framed_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,3 +352,22 @@ def test_what_was_found_is_looked_into_once(
         monkeypatch.setattr(at, "look_into", lambda out, look=look: asked.append(out) or look(out))
     show.show_next("headstart", ["study", "r.yaml"], (), grid, read_records(grid))
     assert asked == [grid]
+
+
+@pytest.mark.parametrize(
+    ("verb", "key", "read"),
+    [
+        (("init", "no-model", "out"), "train.epochs=3", "init and student"),
+        (("distil", "a", "b", "out", "--languages", "aa"), "student.layers=1", "data and train"),
+        (("finetune", "a", "out", "--languages", "aa"), "init.source=scratch", "data and train"),
+        (("eval", "a", "--languages", "aa"), "train.epochs=1", "settings of data;"),
+    ],
+)
+def test_a_step_refuses_settings_that_it_does_not_read(
+    command: Command, verb: tuple[str, ...], key: str, read: str
+) -> None:
+    task = () if verb[0] == "init" else ("--task", "tagging")
+    code, _, err = command(*verb, *task, "--set", key)
+    assert code == 2
+    assert f"this step does not read {key.partition('=')[0]}" in err
+    assert read in " ".join(err.split())

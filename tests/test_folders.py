@@ -20,10 +20,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from headstart.checkpoint import load_tokenizer, save_model, weights_fingerprint
+from headstart.checkpoint import save_model, weights_fingerprint
 from headstart.errors import HeadstartError
 from headstart.families import family_of
 from headstart.layout import Dim, Head, entries, lengths
+from headstart.pieces import load_tokenizer
 from headstart.rules import choose
 from headstart.selection import SOURCES
 from headstart.student import Made, cut_checkpoint, make_student

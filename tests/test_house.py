@@ -23,15 +23,15 @@ LONGEST = 300  # lines
 FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
         """errors folders record document settings initial recipe checking loading flow layout
-        postnorm prenorm families fitting selection rules budget sources formats gather rows labels
-        corpus metrics stats evidence tables attribution insight answers compare charsmap
+        postnorm prenorm families fitting selection rules budget sources formats texts gather
+        rows labels corpus metrics stats evidence tables attribution insight answers compare charsmap
         pack machine""",
         "numpy scipy pyarrow pydantic pydantic_core yaml",
     ),
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
     "training": (
-        """console store reader assembly cutting checkpoint packed student places stream principal
-        refit measure calibration merging state
+        """console store reader pieces assembly cutting checkpoint packed student
+        places stream principal refit measure calibration merging state
         features prepare replay stride
         evaluate teacher train tune tokenized stages groundwork general starts repair bench""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
@@ -41,7 +41,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
         "",
     ),
     "face": (
-        "charts report show verbs cli __init__ __main__",
+        "charts report show options verbs cli __init__ __main__",
         "jinja2 markupsafe altair vl_convert typer",
     ),
 }
@@ -54,8 +54,13 @@ NEVER: Mapping[str, set[str]] = {
     "objectives": {"layout", "families", "checkpoint", "transformers", "pathlib", "os"},
     "transplant": {"pathlib", "os", "io", "tempfile", "safetensors"},
 }
-LIGHT = {"typer", "errors", "verbs"}  # all that the command line loads before a verb is chosen
-DOORS = {"cli", "verbs", "__init__", "__main__"}
+LIGHT = {
+    "typer",
+    "errors",
+    "options",
+    "verbs",
+}  # all that the command line loads before a verb is chosen
+DOORS = {"cli", "options", "verbs", "__init__", "__main__"}
 
 Sources = dict[str, str]
 Law = Callable[[Sources], None]

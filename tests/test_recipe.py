@@ -119,7 +119,11 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
     "share above 1": (data(sampling_alpha=1.5), "data.sampling_alpha", "less than or equal to 1"),
     "too short": ({"train": {"betas": [0.9]}}, "train.betas", "should be longer"),
     "no language": (data(languages=[]), "data.languages", "at least 1 item"),
-    "no list of languages": (data(languages="en-US"), "data.languages", "valid tuple"),
+    "no list of languages": (
+        data(languages="en-US"),
+        "data.languages",
+        "be a list, such as",
+    ),
     "a language twice": (data(languages=["de", "de"]), "data.languages", "named twice: de"),
     "seen and zero-shot": (data(zero_shot=["de-DE"]), "data.zero_shot", "at once: de-DE"),
     "local without folder": (data(corpus="local"), "data.folder", "needs the folder"),
@@ -154,6 +158,8 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
     "an arm's key": ({"arms": {"a": {"train.epocs": 1}}}, "train.epocs", "mean 'epochs'"),
     "an arm's value": ({"arms": {"a": {"train.epochs": 0}}}, "run a: .*train.epochs", "than 0"),
     "a study's own key": ({"arms": {"a": {"seed": 1}}}, "arms.a", "sets seed itself"),
+    "no mapping": ({"train": {"objective": "mse"}}, "train.objective", "be a mapping, such as"),
+    "almost a key": ({"train": {"steps": 9}}, "train.steps", "did you mean 'max_steps'"),
     "an arm's own languages": (
         {"arms": {"a": {"data.zero_shot": ["sw-KE"]}}},
         "arms.a",

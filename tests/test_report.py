@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 
 from fake import GRID, LANGUAGES, TEACHER, ZERO_SHOT, Arm, write_study
 from headstart import machine
-from headstart.answers import against, answer, examples_to, lines, points, steps_to
+from headstart.answers import SCORE, SHARE, against, answer, examples_to, lines, points, steps_to
 from headstart.charts import curves, sizes, waterfall
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
@@ -574,3 +574,10 @@ def test_an_arm_called_teacher_is_not_the_teacher(tmp_path: Path) -> None:
     rows = waterfall(last, {"trained on": 0.3}, {"trained on": 0.9})["data"]["values"]
     ends = [row["step"] for row in rows if row["sort"] == "total"]
     assert len(set(ends)) == len(ends) == 3
+
+
+def test_no_interval_leaves_what_a_score_can_be() -> None:
+    few = Estimate(0.35, error=0.118, freedom=1.0, within=0.1)  # two seeds
+    assert points(few, span=SCORE) == "35.0 (0.0 to 100.0)"
+    assert points(few, span=SHARE) == "35.0 (0.0 to 184.9)"
+    assert points(few) == "35.0 (-100.0 to 100.0)"

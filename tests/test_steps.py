@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -18,7 +19,10 @@ from headstart.checkup import check, told
 from headstart.errors import HeadstartError
 from headstart.forecast import describe, estimate, how_long
 from headstart.loading import apply
+from headstart.pieces import load_tokenizer
+from headstart.run import run
 from headstart.steps import distil, evaluate_model, finetune
+from headstart.student import cut_checkpoint, make_student
 from headstart.study import plan_runs, to_time
 from headstart.tokenized import open_text
 from tiny import tiny_model, tiny_tokenizer
@@ -567,3 +571,55 @@ def test_each_teachers_refit_is_counted(made: tuple[Recipe, Path]) -> None:
     other = apply(one, {"teacher.seed": 5})
     refits = [stages["refit"] for stages in estimate([one, one, other], str(made[1]), text)]
     assert refits[0] == refits[2] > refits[1] == 0
+
+
+def test_swapped_models_are_refused(made: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, tuned = made
+    small = make_student(str(tuned), shape={"layers": 1}).model
+    save_model(small, load_tokenizer(str(tuned)), tmp_path / "small")
+    with pytest.raises(HeadstartError, match="student is larger than its teacher"):
+        distil(
+            str(tuned), str(tmp_path / "small"), tmp_path / "out",
+            task=recipe.task, data=recipe.data, train=recipe.train,
+        )  # fmt: skip
+
+
+def shuffled(folder: Path, base: Path) -> Path:
+    """Copy a base whose tokenizer has the same pieces under other numbers."""
+    shutil.copytree(base, folder)
+    file = folder / "tokenizer.json"
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    pieces = tree["model"]["vocab"]
+    tree["model"]["vocab"] = [*pieces[:4], *reversed(pieces[4:])]
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    return folder
+
+
+def test_a_base_that_numbers_its_pieces_otherwise_is_refused(
+    made: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    recipe, tuned = made
+    base = Path(str(recipe.teacher.base))
+    other = shuffled(tmp_path / "other", base)
+    given = {"teacher.model": str(tuned), "train.max_steps": 0}
+    for more in ({"init.source": "base"}, {"init.general": {"steps": 1}}):
+        wrong = apply(recipe, {**given, **more, "teacher.base": str(other)})
+        for attempt in (lambda one=wrong: check(one), lambda one=wrong: run(one, tmp_path / "out")):
+            with pytest.raises(HeadstartError, match="its pieces are not the teacher's"):
+                attempt()
+        check(apply(wrong, {"teacher.base": str(base)}))
+    check(apply(recipe, {**given, "teacher.base": str(other)}))  # whose weights nobody reads
+    cut = {"shape": {"layers": 1}, "source": "base"}
+    with pytest.raises(HeadstartError, match="its pieces are not the teacher's"):
+        cut_checkpoint(str(tuned), tmp_path / "cut", base=str(other), **cut)
+    cut_checkpoint(str(tuned), tmp_path / "cut", base=str(base), **cut)
+
+
+def test_a_folder_of_text_that_is_not_there_is_told_with_the_rest(
+    made: tuple[Recipe, Path], tmp_path: Path
+) -> None:
+    wrong = {"data.text": str(tmp_path / "unlabeled"), "data.zero_shot": ["qq"]}
+    with pytest.raises(HeadstartError) as told:
+        check(apply(made[0], {**wrong, "init.refit": {"tokens": 9}}))
+    assert f"there is no folder {tmp_path / 'unlabeled'}" in str(told.value)
+    assert "no language 'qq'" in str(told.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import signal
 import traceback
 import weakref
 from dataclasses import asdict, replace
@@ -669,3 +670,40 @@ def test_a_tracker_that_is_not_there_is_refused() -> None:
         open_accelerator("tensorbord")
     with pytest.raises(HeadstartError, match=r"not installed(.|\n)*pip install aim"):
         open_accelerator("aim")
+
+
+@pytest.mark.parametrize("step", [1, 3, 7])
+def test_ctrl_c_keeps_what_was_learned(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """The state is that of the last whole step, wherever in it the key was pressed."""
+    task = replace(job(drawn(), accelerator), folder=tmp_path)
+    whole = fresh()
+    fit(whole, replace(task, folder=None))
+    taken: list[int] = []
+    go = Stride.__call__
+
+    def press(stride: Stride, index: NDArray[np.int64]) -> Tensor:
+        taken.append(1)
+        if len(taken) == step:
+            signal.raise_signal(signal.SIGINT)
+        return go(stride, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stride, "__call__", press)
+        with pytest.raises(KeyboardInterrupt):
+            fit(fresh(), task)
+    assert len(taken) == step
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = fresh()
+    progress = fit(resumed, task)
+    assert same(whole, resumed)
+    assert progress.step == total_steps(task) > step
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with state.between_steps() as pressed:
+        signal.raise_signal(signal.SIGINT)
+        assert pressed()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

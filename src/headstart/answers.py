@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import inf, isnan
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,12 +46,16 @@ class Line(NamedTuple):
     marks: str
 
 
-def points(found: Estimate, *, sign: bool = False) -> str:
+SCORE, SHARE, GAIN = (0.0, 1.0), (0.0, inf), (-1.0, 1.0)  # what each can be at all
+
+
+def points(found: Estimate, *, sign: bool = False, span: tuple[float, float] = GAIN) -> str:
     """Write a number in points, with its interval over seeds and examples or, with one seed, none.
 
     Args:
         found: In shares of 1.
         sign: Whether a gain has its plus.
+        span: What it can be at all: few seeds make intervals that go beyond it.
     """
     if isnan(found.value):
         return "-"
@@ -59,7 +63,8 @@ def points(found: Estimate, *, sign: bool = False) -> str:
     interval = found.interval()
     if interval is None or isnan(interval[0]):
         return value
-    return f"{value} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    low, high = (100 * min(max(end, span[0]), span[1]) for end in interval)
+    return f"{value} ({low:.1f} to {high:.1f})"
 
 
 def answer(insight: Insight) -> list[str]:
@@ -73,7 +78,7 @@ def answer(insight: Insight) -> list[str]:
     for zero_shot, where in ((False, f"on {insight.trained}"), (True, "on zero-shot ones")):
         kept = insight.kept(best, zero_shot=zero_shot)
         if kept is not None:
-            said.append(f"{points(kept.share)} % of its teacher's score {where}")
+            said.append(f"{points(kept.share, span=SHARE)} % of its teacher's score {where}")
     if not said:
         return []
     which = f"{best.name}, the best on test of {len(insight.table.columns)}, keeps"
@@ -126,11 +131,11 @@ def lines(insight: Insight) -> list[Line]:
 
 def _line(insight: Insight, column: Column) -> Line:
     told = {kind: insight.kept(column, zero_shot=kind) for kind in (False, True)}
-    scores = [points(k.score) if k else "-" for k in told.values()]
+    scores = [points(k.score, span=SCORE) if k else "-" for k in told.values()]
     if told[False] is None:
         first = column.records[0]
         scores = [percent(column.mean(some)) for some in (first.languages, first.zero_shot)]
-    shares = [points(k.share) if k else "-" for k in told.values()]
+    shares = [points(k.share, span=SHARE) if k else "-" for k in told.values()]
     each = insight.kept_by_language(column)
     worst = max(each, key=lambda lang: each[lang].below.value, default="")
     drop = f"{worst} {points(each[worst].below)}" if worst else "-"

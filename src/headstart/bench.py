@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from headstart import checkpoint
-from headstart.calibration import folder_texts
 from headstart.console import say, track
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.loading import load_recipe
 from headstart.machine import hardware, versions
+from headstart.pieces import load_tokenizer
 from headstart.reader import find_folder, first_line, most_positions, open_model, weight_files
+from headstart.texts import folder_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -110,7 +111,7 @@ class _Model:
             else checkpoint.load_model(named, task=opened.head)
         )
         self.model = cast("PreTrainedModel", torch.nn.Module.to(loaded, device))
-        self.tokenizer: PreTrainedTokenizerBase = checkpoint.load_tokenizer(named)
+        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(named)
         if self.tokenizer.pad_token_id is None:
             raise HeadstartError(
                 "the tokenizer has no padding token", where=named, way_out="give it one, save it"

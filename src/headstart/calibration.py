@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from headstart.encode import encode, pack
 from headstart.errors import HeadstartError
-from headstart.formats import TEXT_READERS, read
 from headstart.sources import COLUMNS
+from headstart.texts import WAY_OUT, check_folder, file_of, read_texts
 from headstart.walk import Sample
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 2048  # padded pieces of one forward pass
 HELD_OUT = 8  # one text of so many judges, the others are fitted to
 USUAL, LEAST = 16, 3  # tokens of a text: as it often is, and no fewer
-_WAY_OUT = (
-    "put a file for each language there: sw.txt with one text a line, or sw.parquet, sw.jsonl, "
-    "sw.csv, sw.tsv with a column text"
-)
 Rows = Sequence[str] | Sequence[Sequence[str]]
 """Texts, or lists of words when tagging."""
 
@@ -71,14 +67,15 @@ def unlabelled(corpus: Corpus, folder: Path | None) -> Unlabelled:
     """
     if folder is None:
         return Unlabelled({})
+    check_folder(folder)
     languages = (*corpus.languages, *corpus.zero_shot)
-    files = {name: _file_of(folder, name) for name in languages}
+    files = {name: file_of(folder, name) for name in languages}
     found = {name: read_texts(file) if file else [] for name, file in files.items()}
     if not any(found.values()):
         raise HeadstartError(
             f"there is no text in {folder} for {', '.join(languages)}",
             where="recipe key data.text",
-            way_out=_WAY_OUT,
+            way_out=WAY_OUT,
         )
     judged = _judged(corpus)
     kept = {name: [t for t in rows if _plain(t) not in judged] for name, rows in found.items()}
@@ -130,75 +127,6 @@ def _judged(corpus: Corpus) -> set[str]:
 def _plain(text: str) -> str:
     """Write a text without what does not count: how wide its blanks are."""
     return " ".join(text.split())
-
-
-def _file_of(folder: Path, language: str) -> Path | None:
-    """Find a language's file, or that of the language without its country."""
-    names = (language, language.replace("_", "-").split("-")[0])
-    for name in names:
-        there = [path for ending in TEXT_READERS if (path := folder / f"{name}{ending}").exists()]
-        if there:
-            _check_one(there)
-            return there[0]
-    return None
-
-
-def _check_one(files: Sequence[Path]) -> None:
-    """Refuse two files for one language: none is the one that is meant."""
-    if len(files) > 1:
-        raise HeadstartError(
-            f"several files for one language: {', '.join(file.name for file in files)}",
-            where=str(files[0].parent),
-            way_out="keep one of them in the folder",
-        )
-
-
-def bytes_of_text(folder: Path, languages: Sequence[str]) -> int:
-    """Say how large the files of unlabelled text are."""
-    files = {_file_of(folder, language) for language in languages}
-    return sum(file.stat().st_size for file in files if file is not None)
-
-
-def read_texts(path: Path) -> list[str]:
-    """Read the column `text` of a file, or the lines of a `.txt`; empty texts are left out.
-
-    Raises:
-        HeadstartError: It has no such column, or is broken.
-    """
-    table = read(path, ("text",), TEXT_READERS)
-    if "text" not in table.column_names:
-        raise HeadstartError(
-            "the file has no column 'text'",
-            where=str(path),
-            way_out="call the column with the sentences text",
-        )
-    texts = table["text"].to_pylist()
-    if not all(isinstance(text, str | None) for text in texts):
-        raise HeadstartError(
-            "the column 'text' holds no text",
-            where=str(path),
-            way_out="write strings there",
-        )
-    return [text for text in texts if text and text.strip()]
-
-
-def folder_texts(folder: Path) -> dict[str, list[str]]:
-    """Read every file of a folder; a file is a language.
-
-    Raises:
-        HeadstartError: There is none.
-    """
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    files = [file for file in found if file.suffix in TEXT_READERS]
-    if not files:
-        raise HeadstartError(
-            "no file in the folder holds text" if found else "there is no folder with files there",
-            where=str(folder),
-            way_out=_WAY_OUT,
-        )
-    for name in dict.fromkeys(file.stem for file in files):
-        _check_one([file for file in files if file.stem == name])
-    return {file.stem: read_texts(file) for file in files}
 
 
 def sample_texts(  # noqa: PLR0913 - one draw serves all that look at text

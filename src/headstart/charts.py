@@ -82,11 +82,11 @@ def _bar(kind: str, step: str, low: float, high: float, sort: str) -> dict[str, 
 def _interval(gain: Estimate, level: float) -> dict[str, object]:
     """Say where the top of a bar may be."""
     found = gain.interval() or gain.interval_within()
-    low, high = (100 * value for value in found)
+    low, high = (100 * min(max(value, -1.0), 1.0) for value in found)
     kind = "" if gain.interval() else " (over examples alone)"
     return {
-        "from": 100 * level + low,
-        "to": 100 * level + high,
+        "from": max(100 * level + low, 0.0),  # with few seeds an interval goes beyond any score
+        "to": min(100 * level + high, 100.0),
         "interval": f"{low:+.1f} to {high:+.1f}{kind}",
     }
 

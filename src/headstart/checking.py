@@ -158,8 +158,18 @@ def _fault(keys: Keys, errors: Sequence[ErrorDetails]) -> HeadstartError:
     return HeadstartError(what, where=where, way_out="mend this setting")
 
 
+WISHES = {  # pydantic's words are Python's
+    "tuple_type": "be a list, such as [a, b]",
+    "dict_type": "be a mapping, such as {a: 1}",
+    "mapping_type": "be a mapping, such as {a: 1}",
+    "model_type": "be a mapping, such as {a: 1}",
+}
+
+
 def _wish(error: ErrorDetails) -> str:
     """Keep what pydantic asks for, without how it came to that."""
+    if error["type"] in WISHES:
+        return WISHES[error["type"]]
     wish = error["msg"].partition("should ")[2] or "be longer"
     return wish.partition(", unable")[0].partition(", got")[0]
 
@@ -168,9 +178,12 @@ def _way_home(keys: Keys) -> str:
     """Tell where an unknown key belongs, or which known one is nearest."""
     known = list(known_keys())
     homes = [".".join(path) for path in known if path[-1] == keys[-1]]
-    if homes:
-        return "it belongs at " + " or ".join(homes)
     level = [path[-1] for path in known if path[:-1] == keys[:-1]]
+    alike = [name for name in level if keys[-1] in name.split("_")]  # steps for max_steps
+    if homes and not alike:
+        return "it belongs at " + " or ".join(homes)
+    if alike:
+        return f"did you mean {' or '.join(map(repr, alike))}?"
     return nearest(keys[-1], level or ["weight", "temperature"])  # only terms have free names
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import AutoTokenizer
 
 from headstart.assembly import assemble, prefix_of, quiet
 from headstart.errors import HeadstartError
@@ -23,11 +22,11 @@ from headstart.fitting import fit
 from headstart.labels import check_labels
 from headstart.layout import Head, entries, lengths, shape_of
 from headstart.layout import count_parameters as count
+from headstart.pieces import tokenizer_files
 from headstart.reader import (
     Named,
     Opened,
     find_folder,
-    first_line,
     fit_base,
     most_positions,
     open_model,
@@ -43,12 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from headstart.store import Flow
-
-_TOKENIZERS: Any = AutoTokenizer
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-_DECIDING = (  # all that a tokenizer may be read from
-    "tokenizer*", "*vocab*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json"
-)  # fmt: skip
 
 
 def load_model(named: Named, *, task: Head, labels: Sequence[str] | None = None) -> PreTrainedModel:
@@ -182,37 +175,6 @@ def check_length(config: Mapping[str, Any], max_length: int) -> None:
         )
 
 
-def load_tokenizer(named: Named) -> PreTrainedTokenizerBase:
-    """Load a tokenizer that knows where words begin.
-
-    Raises:
-        HeadstartError: There is none, or it is not a fast one.
-    """
-    folder = find_folder(named)
-    if not any(path for kind in _TOKENIZER_FILES for path in folder.glob(kind)):
-        # transformers would make up an empty one
-        raise HeadstartError(
-            "the folder has no tokenizer",
-            where=str(folder),
-            way_out="save the tokenizer into the model's folder with save_pretrained",
-        )
-    try:
-        tokenizer = _TOKENIZERS.from_pretrained(folder, trust_remote_code=False)
-    except Exception as fault:  # a broken file fails in many ways
-        raise HeadstartError(
-            f"cannot read the tokenizer: {first_line(fault)}",
-            where=str(folder),
-            way_out="copy or download the tokenizer's files again",
-        ) from fault
-    if not tokenizer.is_fast:
-        raise HeadstartError(
-            "the tokenizer does not say which word a piece belongs to",
-            where=str(folder),
-            way_out="give a folder with tokenizer.json",
-        )
-    return tokenizer
-
-
 def save_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -290,7 +252,7 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
 def source_fingerprint(named: Named) -> str:
     """Hash a stored model's config, weights and tokenizer as they lie on disk, as 64 hex digits."""
     folder = find_folder(named)
-    pieces = {file for kind in _DECIDING for file in folder.glob(kind) if file.is_file()}
+    pieces = tokenizer_files(folder)
     digest = hashlib.sha256()
     for file in (folder / "config.json", *weight_files(folder), *sorted(pieces)):
         digest.update(f"{file.name}|".encode())

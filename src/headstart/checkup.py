@@ -16,10 +16,12 @@ from headstart.forecast import describe, estimate, rated
 from headstart.groundwork import check_texts, drawn
 from headstart.labels import lacking
 from headstart.loading import expand
+from headstart.pieces import load_tokenizer
 from headstart.plan import Size, plan_sizes
 from headstart.prepare import check_tracker
-from headstart.stages import base_of
+from headstart.stages import base_of, check_base_pieces
 from headstart.steps import check_lengths
+from headstart.texts import check_folder
 from headstart.tokenized import open_text
 from headstart.tune import searches
 
@@ -78,7 +80,7 @@ def check(recipe: Recipe) -> Checked:
                 at.looked |= dict.fromkeys(told or ())
             if at.named and (size := _try(partial(_sizes, one, at.named, at.labels), faults)):
                 at.sizes.append(size)
-            if given and one.init.source == "base" and one.teacher.base not in at.bases:
+            if given and one.reads_base and one.teacher.base not in at.bases:
                 at.bases.add(one.teacher.base)
                 _try(partial(_check_base, one, place / "base", at.teacher), faults)
         if faults:
@@ -106,13 +108,15 @@ def _find(one: Recipe, place: Path, faults: list[HeadstartError]) -> Found:
     """Open what a run reads."""
     task, given = one.task, one.teacher.model
     corpus = _try(lambda: load_corpus(one.data, task), faults)
+    if one.data.text is not None:
+        _try(partial(check_folder, one.data.text), faults)
     labels = corpus.labels if corpus else one.data.labels
     named, teacher = given or _try(lambda: base_of(one, place), faults), None
     if given:
         teacher = _try(lambda: checkpoint.check_model(given, task=task, labels=labels), faults)
     elif named:
         _try(lambda: checkpoint.check_base(named, task=task), faults)
-    tokenizer = _try(lambda: checkpoint.load_tokenizer(named), faults) if named else None
+    tokenizer = _try(lambda: load_tokenizer(named), faults) if named else None
     text = None
     if corpus and tokenizer:
         learned = one.train.languages
@@ -126,6 +130,7 @@ def _check_base(one: Recipe, place: Path, teacher: Opened | None) -> None:
     """Check the base that the student's weights come from, where the teacher is a given one."""
     if base := base_of(one, place):
         checkpoint.check_base(base, task=one.task, teacher=teacher)
+        check_base_pieces(base, str(one.teacher.model))
 
 
 def _try(attempt: Callable[[], T], faults: list[HeadstartError]) -> T | None:

@@ -11,7 +11,7 @@ import typer
 
 from headstart import verbs
 from headstart.errors import HeadstartError
-from headstart.verbs import Made, Out, RecipeName, Settings
+from headstart.options import Made, Out, RecipeName, Settings
 
 if TYPE_CHECKING:
     from headstart.record import Record
@@ -42,7 +42,7 @@ def main() -> None:
         if left.code == STOPPED:
             from headstart.show import show_stopped
 
-            show_stopped()
+            show_stopped(next(iter(sys.argv[1:]), ""))
         raise
 
 

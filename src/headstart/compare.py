@@ -40,6 +40,7 @@ class Row:
         gain: The second's score less the first's.
         p: Of the paired permutation test; None for a mean.
         adjusted: The same, adjusted for the number of languages.
+        examples: How many there are of it.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Row:
     gain: Estimate
     p: float | None = None
     adjusted: float | None = None
+    examples: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Comparison:
         if interval is None:
             return "one seed: unknown over seeds"
         beyond = row.gain.beyond(self.margin)
+        if row.gain.error == 0 and beyond == 0:  # never differed: as rare as that is at the margin
+            beyond = (1 - self.margin) ** row.examples
         if beyond is not None and beyond < 0.05:
             return f"equivalent within {100 * self.margin:g}"
         if interval[0] > 0:
@@ -106,6 +110,7 @@ def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> 
     p = [permutation_p(*(counts[way][x] for way in WAYS), rng=rng) for x in bootstrap.languages]
     tests = [*zip(p, holm(p), strict=True)]
     groups = _groups(both[0][0][1], bootstrap.languages)
+    sizes = [counts[WAYS[0]][x].hits.shape[1] for x in bootstrap.languages]
 
     def three(a: Floats, b: Floats) -> Floats:
         first, second = (np.stack([x[rows].mean(0) for rows in groups.values()]) for x in (a, b))
@@ -116,7 +121,8 @@ def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> 
     for i, label in enumerate(groups):
         a, b, gain = found[i :: len(groups)]
         told = tests[i] if i < len(tests) else (None, None)
-        rows.append(Row(label, (a.value, b.value), gain, *told))
+        seen = sum(sizes[place] for place in groups[label])
+        rows.append(Row(label, (a.value, b.value), gain, *told, examples=seen))
     names = [_name(named, runs[0][1]) for named, runs in zip((first, second), both, strict=True)]
     if names[0] == names[1] and first != second:
         names = [first, second]

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headstart import checkpoint
-from headstart.calibration import bytes_of_text
 from headstart.checking import apply
 from headstart.general import JUDGED
 from headstart.groundwork import measured_rules
 from headstart.objectives import needs_features, needs_teacher
+from headstart.pieces import load_tokenizer
 from headstart.plan import Size, plan_sizes
 from headstart.prepare import rate_of_dropout, reads_labels
 from headstart.speed import busy, seconds_each
 from headstart.stages import base_of, teacher_data
+from headstart.texts import bytes_of_text
 from headstart.tokenized import open_text
 from headstart.tune import FIRST, searches
 
@@ -252,7 +252,7 @@ def how_long(
         learned = recipe.train.languages
         key = f"{named}|{recipe.data.model_dump_json()}|{learned}"
         if key not in texts:
-            tokenizer = checkpoint.load_tokenizer(named)
+            tokenizer = load_tokenizer(named)
             texts[key] = open_text(recipe.data, recipe.task, tokenizer, learned=learned)
         found += estimate([recipe], named, texts[key], there=there, made=made)
     return found

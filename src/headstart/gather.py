@@ -74,7 +74,8 @@ def _opener(data: Data, source: Source) -> Opener:
         raise HeadstartError(
             f"there is no folder {folder}",
             where="recipe key data.folder",
-            way_out="name the folder that holds the corpus' files",
+            way_out="name the folder that holds the corpus' files, from where headstart is called "
+            f"({Path.cwd()}) or from the root",
         )
     return partial(_from_folder, folder, {})
 

@@ -18,6 +18,7 @@ from headstart.corpus import load_corpus, narrowed
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
 from headstart.measure import measure
+from headstart.pieces import load_tokenizer
 from headstart.prepare import choose_precision
 from headstart.reader import read_config
 from headstart.recipe import RESULT_VERSION
@@ -99,7 +100,7 @@ def check_texts(recipe: Recipe, named: str) -> list[str]:
         return []
     corpus = narrowed(load_corpus(recipe.data, recipe.task), recipe.train.languages)
     texts = all_texts(corpus, unlabelled(corpus, recipe.data.text))
-    samples = samples_for(recipe, texts, checkpoint.load_tokenizer(named))
+    samples = samples_for(recipe, texts, load_tokenizer(named))
     if recipe.data.text is not None:
         checkpoint.check_length(read_config(named).to_dict(), recipe.data.max_length)
     there = languages_of(texts)

@@ -111,14 +111,16 @@ def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> 
             where=where,
             way_out=f"set data.labels to the model's: [{', '.join(found)}]",
         )
+    only = [f"only the {side} has {_shown(names)}" for side, names in
+            (("model", extra), ("corpus", lacking)) if names]  # fmt: skip
     raise HeadstartError(
-        f"other labels: {both}; only the model has {_shown(extra)}, "
-        f"only the corpus has {_shown(lacking)}",
+        f"other labels: {both}; {', '.join(only)}",
         where=where,
         way_out="if these are the same classes, write their names into id2label and label2id of "
         "its config.json, in the order that it was trained with"
         if all(UNNAMED.fullmatch(name) for name in found)
-        else "take a model that was fine-tuned on these labels, or fine-tune one here",
+        else "mend the rows, if these are slips (with data.labels set to the model's, check names "
+        "them); else take a model that was fine-tuned on these labels, or fine-tune one here",
     )
 
 

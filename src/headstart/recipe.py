@@ -120,6 +120,11 @@ class Recipe(Part):
     """Seeds of a study; none takes `seed` alone."""
 
     @property
+    def reads_base(self) -> bool:
+        """Whether the student starts from the base's weights, or learns from its states."""
+        return self.init.source == "base" or self.init.general is not None
+
+    @property
     def compares_channels(self) -> bool:
         """Whether any training compares hidden states, channel by channel."""
         general = self.init.general

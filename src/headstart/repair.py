@@ -9,11 +9,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from headstart import checkpoint
-from headstart.calibration import folder_texts, sample_texts
+from headstart.calibration import sample_texts
 from headstart.errors import HeadstartError
 from headstart.folders import claim
 from headstart.layout import shape_of
 from headstart.merging import merged
+from headstart.pieces import load_tokenizer
 from headstart.prepare import has_fast_bf16
 from headstart.reader import Named, most_positions, open_model, read_selection
 from headstart.recipe import Refit
@@ -22,6 +23,7 @@ from headstart.refit import refit as refit_model
 from headstart.selection import Selection
 from headstart.stream import after, settled
 from headstart.student import SELECTION
+from headstart.texts import folder_texts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +91,7 @@ def refit(  # noqa: PLR0913 - all but three have defaults
                 where="tokenizer",
                 way_out="give tokenizer=, or name the teacher's folder",
             )
-        tokenizer = checkpoint.load_tokenizer(teacher)
+        tokenizer = load_tokenizer(teacher)
     if isinstance(texts, str):
         raise HeadstartError(
             "one text, where a list is needed", where="texts", way_out="give [text, ...]"
@@ -150,7 +152,7 @@ def refit_folder(
     """
     out = claim(out, student, teacher)
     selection = read_selection(student)
-    tokenizer = checkpoint.load_tokenizer(student)
+    tokenizer = load_tokenizer(student)
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)
     kept, done = _refit(

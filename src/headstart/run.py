@@ -145,8 +145,7 @@ def run_signature(
         extra["teacher"] = fingerprint_of(recipe.teacher.model)
     else:
         extra["taught"] = read(teacher_data(recipe), recipe.task, False)["data"]
-    from_base = recipe.init.source == "base" or recipe.init.general is not None
-    if base is not None and (recipe.teacher.model is None or from_base):
+    if base is not None and (recipe.teacher.model is None or recipe.reads_base):
         extra["base"] = fingerprint_of(base)
     return signature(recipe, **extra)
 

@@ -37,9 +37,17 @@ def show_fault(error: HeadstartError) -> None:
         where.print(Text(f"fault: {error}"), soft_wrap=True)
 
 
-def show_stopped() -> None:
+def show_stopped(verb: str) -> None:
     """Say what Ctrl-C left behind."""
-    console(faults=True).print("stopped; run and study go on from here with the same command")
+    console(faults=True).print(told_stopped(verb))
+
+
+def told_stopped(verb: str) -> str:
+    """Say whether what was stopped goes on."""
+    goes_on = verb in ("run", "study")
+    return (
+        f"stopped; {'the same command goes on from here' if goes_on else 'nothing of it is kept'}"
+    )
 
 
 def show_lines(*lines: str) -> None:

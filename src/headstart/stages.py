@@ -17,6 +17,7 @@ from headstart.console import say
 from headstart.corpus import epoch_order, load_corpus, read_corpus
 from headstart.folders import atomic_write
 from headstart.formats import TEXT_READERS, stamp
+from headstart.pieces import check_pieces, load_tokenizer
 from headstart.reader import PACKAGED, find_folder
 from headstart.recipe import RESULT_VERSION
 from headstart.teacher import alone
@@ -156,14 +157,26 @@ def open_teacher(recipe: Recipe, folder: Path, accelerator: Accelerator) -> Teac
     if recipe.teacher.model is not None:
         labels = load_corpus(recipe.data, recipe.task).labels
         model = checkpoint.load_model(recipe.teacher.model, task=recipe.task, labels=labels)
-        tokenizer = checkpoint.load_tokenizer(recipe.teacher.model)
+        tokenizer = load_tokenizer(recipe.teacher.model)
+        if base is not None and recipe.reads_base:
+            check_base_pieces(base, recipe.teacher.model)
         return Teacher(model.to(accelerator.device), tokenizer, identity_of(model), base, None)
     return _finetuned(recipe, str(base), folder, accelerator)
 
 
+def check_base_pieces(base: str, teacher: str) -> None:
+    """Refuse a base that reads other pieces than the teacher that was fine-tuned from it.
+
+    Raises:
+        HeadstartError: It does.
+    """
+    way_out = "name the encoder that the teacher was fine-tuned from as teacher.base"
+    check_pieces(base, teacher, way_out=way_out)
+
+
 def _finetuned(recipe: Recipe, base: str, folder: Path, accelerator: Accelerator) -> Teacher:
     """Open `teachers/<key>/`, after making it if it is not whole."""
-    tokenizer = checkpoint.load_tokenizer(base)
+    tokenizer = load_tokenizer(base)
     data = teacher_data(recipe)
     seed, settings = recipe.teacher.seed, recipe.teacher.finetune
     text = open_text(data, recipe.task, tokenizer, learned=settings.languages)

@@ -101,10 +101,9 @@ def start_of(
 def _key(
     recipe: Recipe, teacher: Teacher, samples: Mapping[str, Sample], accelerator: Accelerator
 ) -> str:
-    is_base = recipe.init.source == "base" or recipe.init.general is not None
     what = {
         "teacher": teacher.weights,
-        "base": fingerprint_of(str(teacher.base)) if is_base else None,
+        "base": fingerprint_of(str(teacher.base)) if recipe.reads_base else None,
         "student": recipe.student.model_dump(mode="json", exclude_none=True),
         "init": recipe.init.model_dump(mode="json"),
         "compares channels": recipe.compares_channels,  # decides auto's directions

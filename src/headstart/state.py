@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -16,13 +19,41 @@ from safetensors.torch import save_file
 from headstart.errors import HeadstartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
 P = TypeVar("P")
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@contextmanager
+def between_steps() -> Generator[Callable[[], bool]]:
+    """Let Ctrl-C wait, so that a training can end its step and save what it has.
+
+    A second Ctrl-C does not wait. Where another handler is at work, or the thread is not the main
+    one, nothing is changed.
+
+    Yields:
+        What says whether it was pressed.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_ours or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _path(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from headstart.folders import claim
 from headstart.labels import UNNAMED
 from headstart.loading import data_of
 from headstart.objectives import needs_features, needs_teacher
+from headstart.pieces import check_pieces, load_tokenizer
 from headstart.prepare import open_accelerator
-from headstart.reader import read_config, read_selection
+from headstart.reader import open_model, read_config, read_selection
 from headstart.stages import job_for
 from headstart.tokenized import add_unlabelled, open_text
 from headstart.tune import learn
@@ -56,7 +58,7 @@ def finetune(
     """
     out = claim(out, base)
     accelerator = open_accelerator(train.tracker, _beside(out))
-    tokenizer = checkpoint.load_tokenizer(base)
+    tokenizer = load_tokenizer(base)
     text = open_text(data, task, tokenizer, learned=train.languages)
     check_lengths(text, base)
     model = checkpoint.with_head(base, task=task, labels=text.corpus.labels, seed=seed)
@@ -99,8 +101,9 @@ def distil(
     """
     out = claim(out, student, teacher)
     accelerator = open_accelerator(train.tracker, _beside(out))
-    tokenizer = checkpoint.load_tokenizer(teacher)
-    _check_tokenizers(student, teacher)
+    tokenizer = load_tokenizer(teacher)
+    way_out = "distil into a student that was cut from this teacher"
+    check_pieces(student, teacher, way_out=way_out)
     text = open_text(data, task, tokenizer, learned=train.languages)
     selection = read_selection(student) if needs_features(train.learned) else None
     if data.text_per_language is not None:
@@ -108,6 +111,7 @@ def distil(
         text = add_unlabelled(text, more, tokenizer, data.text_per_language, seed=seed)
     for named in (student, teacher):
         check_lengths(text, named)
+    _check_size(student, teacher)
     model = checkpoint.load_model(student, task=task, labels=text.corpus.labels)
     asked = checkpoint.load_model(teacher, task=task, labels=text.corpus.labels)
     logits = None
@@ -141,14 +145,17 @@ def check_lengths(text: Text, named: str) -> None:
     checkpoint.check_length(read_config(named).to_dict(), text.longest)
 
 
-def _check_tokenizers(student: str, teacher: str) -> None:
-    """Compare two tokenizers by what they hold: a student reads the teacher's pieces."""
-    ours, theirs = (checkpoint.load_tokenizer(name).get_vocab() for name in (student, teacher))
-    if ours != theirs:
+def _check_size(student: str, teacher: str) -> None:
+    """Refuse a student that is larger than its teacher: the two were likely swapped."""
+    ours, theirs = (
+        sum(math.prod(shape) for shape in open_model(named).shapes.values())
+        for named in (student, teacher)
+    )
+    if ours > theirs:
         raise HeadstartError(
-            f"student and teacher have other pieces ({len(ours):,} and {len(theirs):,})",
+            f"the student is larger than its teacher ({ours:,} and {theirs:,} parameters)",
             where=student,
-            way_out="distil into a student that was cut from this teacher",
+            way_out="name the student first, then the teacher",
         )
 
 
@@ -177,7 +184,7 @@ def evaluate_model(
         every = (*data.languages, *data.zero_shot)
         alone = {"languages": (), "zero_shot": every, "labels": data.labels or labels}
         data = data.model_copy(update=alone)
-    text = open_text(data, task, checkpoint.load_tokenizer(model))
+    text = open_text(data, task, load_tokenizer(model))
     check_lengths(text, model)
     loaded: PreTrainedModel = checkpoint.load_model(model, task=task, labels=text.corpus.labels)
     test = text.splits["test"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headstart.assembly import assemble, hollow
 from headstart.budget import wanted_shape
-from headstart.checkpoint import load_tokenizer, save_model
+from headstart.checkpoint import save_model
 from headstart.cutting import Cut, checked, plan_cut
 from headstart.errors import HeadstartError
 from headstart.folders import claim
@@ -16,6 +16,7 @@ from headstart.layout import (
     shape_of,
     traits_of,
 )
+from headstart.pieces import check_pieces, load_tokenizer
 from headstart.reader import Named, Opened, open_model
 from headstart.rules import Measured, Said, Scores, choose
 from headstart.transplant import magnitudes
@@ -171,6 +172,8 @@ def cut_checkpoint(
     found = checked(opened)
     selection = _chosen(opened, found, shape, rules, source=source, seed=seed)
     done = plan_cut(opened, found, selection, base=base, seed=seed)
+    if selection.source == "base" and base is not None:
+        check_pieces(base, teacher, way_out="name the encoder that the teacher was tuned from")
     tokenizer, flow = load_tokenizer(teacher), done.flow()
     model = hollow(done.config, done.head, flow[2]) if flow else _made(done, seed=seed).model
     save_model(model, tokenizer, out, selection=selection, flow=flow)

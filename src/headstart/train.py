@@ -27,7 +27,7 @@ from headstart.prepare import (
     set_rate,
     trainable,
 )
-from headstart.state import load_state, save_state
+from headstart.state import between_steps, load_state, save_state
 from headstart.stride import Stride, recorded
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _loop(
     stride = recorded(stride_of(job, wrapped, running, bound, bf16=bf16))
     saved = mark = time.perf_counter()
     losses: list[Tensor] = []  # not looked at before they must be: an accelerator works ahead
-    with track(job.label, total) as advance:
+    with track(job.label, total) as advance, between_steps() as is_asked_to_stop:
         advance(progress.step)
         for index in _from(job, progress.step, total):
             if settings.patience is not None and progress.since_best >= settings.patience:
@@ -196,7 +196,8 @@ def _loop(
             progress.step += 1
             progress.tokens += _pieces(job, index)
             judges = progress.step % every == 0 or progress.step == total
-            due = time.perf_counter() - saved > 60 * settings.checkpoint_minutes
+            stops = is_asked_to_stop()
+            due = stops or time.perf_counter() - saved > 60 * settings.checkpoint_minutes
             saves = job.folder is not None and first_says(job.accelerator, due)
             if judges or saves:
                 _gather(progress, losses)
@@ -211,6 +212,8 @@ def _loop(
             if job.folder is not None and saves:
                 save_state(job.folder, learned, best, optimizer, asdict(progress))
                 saved = mark
+            if stops:
+                raise KeyboardInterrupt
 
 
 def _told(progress: Progress) -> str:

@@ -1,36 +1,38 @@
-"""Verbs of the command line that do one step alone, folder to folder, and the common options."""
+"""Verbs of the command line that do one step alone, folder to folder."""
 
 # Signatures are the options here: they are as long as the verbs need.
 # ruff: noqa: PLR0913
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from headstart.errors import HeadstartError
+from headstart.options import (
+    Corpus,
+    Examples,
+    Folder,
+    Known,
+    Languages,
+    NewOut,
+    Seed,
+    Settings,
+    TaskName,
+    Teacher,
+    ZeroShot,
+    check_file,
+    data_tree,
+    recipe_of,
+    refuse_idle,
+    task_of,
+)  # fmt: skip
 
-if TYPE_CHECKING:
-    from headstart.recipe import Recipe
-
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="File, or shipped recipe.")]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the result.")]
-NewOut = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the result.")]
-Made = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run or a study.")]
-Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Folder or hub name.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."),
-]
-Seed = Annotated[int, typer.Option(help="Seed of the result.")]
-TaskName = Annotated[str | None, typer.Option(help="classification or tagging.")]
-Corpus = Annotated[str, typer.Option(help="Known corpus, local, or hub name.")]
-Folder = Annotated[Path | None, typer.Option(help="Where the corpus' files are.")]
-Languages = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to train on.")]
-Known = Annotated[str, typer.Option(metavar="A,B,...", help="Languages that it was trained on.")]
-ZeroShot = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to test only.")]
-Examples = Annotated[int | None, typer.Option(metavar="N", help="Train rows of each language.")]
+FOREIGN = (
+    "that is more than answers which are always the same leave: was the student cut from this "
+    "teacher, and not trained?"
+)
 
 
 def init(
@@ -38,7 +40,9 @@ def init(
     out: NewOut,
     layers: Annotated[int | None, typer.Option(help="Layers of the student.")] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of its residual stream.")] = None,
-    heads: Annotated[int | None, typer.Option(help="Its attention heads.")] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Its attention heads; fewer make the stream narrower, too.")
+    ] = None,
     ffn: Annotated[int | None, typer.Option(help="Its feed-forward neurons.")] = None,
     params: Annotated[
         str | None, typer.Option(help="Or a budget: at most so many, such as 30M.")
@@ -63,6 +67,7 @@ def init(
 
     shape = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn,
              "params": params, "bytes": size, "speedup": speedup}  # fmt: skip
+    refuse_idle(settings, ("init", "student"))
     recipe = load_recipe(  # checks names and settings; a cut reads neither task nor data
         {
             "task": "classification",
@@ -123,6 +128,7 @@ def refit(
     show_lines(
         f"{out}: {describe(fitted)}",
         f"{fitted[-1].name}: {left:.0f} % of the teacher's variance unexplained on held-out text",
+        *([FOREIGN] if left > 100 else []),
     )
 
 
@@ -142,8 +148,8 @@ def finetune(
     from headstart.recipe import FINETUNE_DEFAULTS
     from headstart.steps import finetune as run_finetune
 
-    tree = _data(corpus, folder, languages, zero_shot, examples_per_language)
-    recipe = _recipe(task, tree, dict(FINETUNE_DEFAULTS), settings)
+    tree = data_tree(corpus, folder, languages, zero_shot, examples_per_language)
+    recipe = recipe_of(task, tree, dict(FINETUNE_DEFAULTS), settings)
     progress = run_finetune(
         base, out, task=recipe.task, data=recipe.data, train=recipe.train, seed=seed
     )
@@ -166,8 +172,8 @@ def distil(
     """Distil a teacher into a student that exists, and write the new student's folder."""
     from headstart.steps import distil as run_distil
 
-    tree = _data(corpus, folder, languages, zero_shot, examples_per_language)
-    recipe = _recipe(task, tree, {}, settings)
+    tree = data_tree(corpus, folder, languages, zero_shot, examples_per_language)
+    recipe = recipe_of(task, tree, {}, settings)
     progress = run_distil(
         student, teacher, out, task=recipe.task, data=recipe.data, train=recipe.train, seed=seed
     )
@@ -189,20 +195,14 @@ def evaluate(
     from headstart.show import show_scores
     from headstart.steps import evaluate_model
 
-    _check_file(out)
-    task = task or _task_of(model)
-    recipe = _recipe(task, _data(corpus, folder, languages, zero_shot, None), {}, settings)
+    check_file(out)
+    task = task or task_of(model)
+    tree = data_tree(corpus, folder, languages, zero_shot, None)
+    recipe = recipe_of(task, tree, {}, settings, parts=("data",))
     scores = evaluate_model(model, task=recipe.task, data=recipe.data)
     show_scores(scores, recipe.data.zero_shot)
     if out is not None:
         atomic_write(out, json.dumps(scores, indent=2) + "\n")
-
-
-def _check_file(out: Path | None) -> None:
-    if out is not None and out.is_dir():
-        raise HeadstartError(
-            "it is a folder", where=f"--out {out}", way_out="name a file, such as numbers.json"
-        )
 
 
 def bench(
@@ -224,7 +224,7 @@ def bench(
     from headstart.folders import atomic_write
     from headstart.show import show_lines, show_table
 
-    _check_file(out)
+    check_file(out)
     found = measure(models, sentences(text), seconds=seconds, threads=threads, device=device)
     show_table(*rows(found))
     if out is not None:
@@ -237,47 +237,6 @@ def bench(
         f"{found.device}, {found.threads} thread(s), fp32; {found.hardware['processor']}, "
         f"torch {found.versions['torch']}",
     )
-
-
-def _data(
-    corpus: str, folder: Path | None, languages: str, zero_shot: str, examples: int | None
-) -> dict[str, object]:
-    return {
-        "corpus": corpus,
-        "folder": None if folder is None else str(folder),
-        "languages": [code.strip() for code in languages.split(",") if code.strip()],
-        "zero_shot": [code.strip() for code in zero_shot.split(",") if code.strip()],
-        "examples_per_language": examples,
-    }
-
-
-def _recipe(
-    task: str | None,
-    data: dict[str, object],
-    train: dict[str, object],
-    settings: list[str] | None,
-) -> "Recipe":
-    """Check the options of one step as a recipe is checked; a known corpus tells its task."""
-    from headstart.loading import load_recipe
-    from headstart.settings import CORPUS_TASKS
-
-    task = task or CORPUS_TASKS.get(str(data["corpus"]))
-    if task is None:
-        raise HeadstartError(
-            f"the task of corpus {data['corpus']!r} is not known",
-            where="--task",
-            way_out="give --task classification or --task tagging",
-        )
-    plain = {"task": task, "data": data, "teacher": {"model": "given"}, "train": train}
-    return load_recipe(plain, settings or ())
-
-
-def _task_of(model: str) -> str | None:
-    """Say what a model was fine-tuned for, if that is known."""
-    from headstart.reader import open_model
-
-    head = open_model(model).head
-    return None if head == "none" else head
 
 
 def _show_progress(out: Path, steps: int, score: float) -> None:
