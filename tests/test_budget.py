@@ -14,7 +14,7 @@ from transformers import BertForSequenceClassification
 
 from headstart import budget
 from headstart import pace as pace_room
-from headstart.budget import BUDGETS, wanted_shape, work
+from headstart.budget import BUDGETS, megabytes, wanted_shape, work
 from headstart.checking import apply, dumped, without
 from headstart.errors import HeadstartError
 from headstart.families import family_of
@@ -221,3 +221,9 @@ def test_any_family_can_be_timed() -> None:
     for variant in ("deberta-v2", "modernbert", "electra/projected"):
         config = tiny_config(variant, max_position_embeddings=64).to_dict()
         assert pace([config, config], "tagging")[0] == 1.0
+
+
+def test_small_models_have_a_size_too() -> None:
+    assert [megabytes(count) for count in (45_000, 9_900_000, 52_600_000, 2.2e9)] == [
+        "0.0", "9.9", "53", "2,200"
+    ]  # fmt: skip

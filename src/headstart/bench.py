@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from headstart import checkpoint
+from headstart.budget import megabytes
 from headstart.console import say, track
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
@@ -273,7 +274,7 @@ def rows(found: Bench) -> tuple[list[str], list[list[str]]]:
     head = ["model", "parameters", "vocabulary", "MB", "ms", "ms, 95 %", "sentences/s", "faster"]
     return head, [
         [
-            one.name, f"{one.parameters:,}", f"{one.vocabulary:,}", f"{one.bytes / 1e6:,.0f}",
+            one.name, f"{one.parameters:,}", f"{one.vocabulary:,}", megabytes(one.bytes),
             f"{one.p50_ms:.2f}", f"{one.p95_ms:.2f}", f"{one.sentences_per_second:,.0f}",
             f"{found.speedup(one):.2f} x",
         ]

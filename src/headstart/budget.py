@@ -40,6 +40,11 @@ _LEAST = {
 }
 
 
+def megabytes(count: float) -> str:
+    """Write a number of bytes in millions, small ones with a decimal."""
+    return f"{count / 1e6:,.0f}" if count >= 1e7 else f"{count / 1e6:.1f}"
+
+
 def work(family: Family, config: Mapping[str, Any]) -> float:
     """Estimate what a model does for each piece of text, in multiply-adds.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
+from headstart.budget import BYTES
 from headstart.tables import cells, dev_score, percent, sizeless
 
 if TYPE_CHECKING:
@@ -240,7 +241,8 @@ def worth(insight: Insight) -> Spec:
             if (score := column.mean(languages)) is not None:
                 rows.append(
                     {"arm": _arm(column), "way": column.name, "kind": kind, "score": 100 * score,
-                     "faster": _inner(teacher) / _inner(own), "megabytes": own["total"] * 4 / 1e6}
+                     "faster": _inner(teacher) / _inner(own),
+                     "megabytes": own["total"] * BYTES / 1e6}
                 )  # fmt: skip
     return _spec(
         alt.Chart(alt.Data(values=rows))

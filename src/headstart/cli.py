@@ -11,7 +11,7 @@ import typer
 
 from headstart import verbs
 from headstart.errors import HeadstartError
-from headstart.options import Made, Out, RecipeName, Settings
+from headstart.options import Made, Out, RecipeName, Settings, loading
 
 if TYPE_CHECKING:
     from headstart.record import Record
@@ -85,7 +85,8 @@ def run(
     from headstart.loading import load_recipe
 
     found = load_recipe(recipe, settings or (), seed=seed)  # its faults do not wait for torch
-    from headstart.run import run as run_recipe
+    with loading():
+        from headstart.run import run as run_recipe
     from headstart.show import show_next
 
     record = run_recipe(found, out)
@@ -124,7 +125,9 @@ def study(  # noqa: PLR0913 - one for each thing that can be said
             f"{address} is one folder too many", where="headstart study", way_out="say --ray, too"
         )
     from headstart.show import show_next
-    from headstart.study import study as run_study
+
+    with loading():
+        from headstart.study import study as run_study
 
     engine = None
     if ray:
@@ -170,7 +173,8 @@ def check(recipe: RecipeName, settings: Settings = None) -> None:
     from headstart.loading import load_recipe
 
     loaded = load_recipe(recipe, settings or ())  # its faults do not wait for torch
-    from headstart.checkup import check as check_recipe
+    with loading():
+        from headstart.checkup import check as check_recipe
     from headstart.checkup import told
     from headstart.show import show_lines
 
@@ -185,10 +189,12 @@ def plan(
     measure: Annotated[bool, typer.Option("--measure", help="Time the shapes, too.")] = False,
 ) -> None:
     """Tell the shape and size of every student that a recipe makes, and how much faster it is."""
+    from headstart.budget import megabytes
     from headstart.loading import expand, load_recipe
 
     found = load_recipe(recipe, settings or ())  # its faults do not wait for torch
-    from headstart.plan import study_sizes
+    with loading():
+        from headstart.plan import study_sizes
     from headstart.show import show_lines, show_table
 
     groups = study_sizes(found)
@@ -207,7 +213,7 @@ def plan(
         [
             *map(str, (one.name, one.layers, one.hidden, one.heads, one.ffn)),
             *(f"{one.parameters[part]:,}" for part in ("total", "vocabulary")),
-            f"{one.bytes / 1e6:,.0f}",
+            megabytes(one.bytes),
             f"{sizes[0].work / one.work:.1f} x",
         ]
         for sizes in groups

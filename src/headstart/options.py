@@ -1,5 +1,8 @@
 """Options that verbs have in common, and the recipe that a single step's options come to."""
 
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +30,20 @@ Languages = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to tr
 Known = Annotated[str, typer.Option(metavar="A,B,...", help="Languages that it was trained on.")]
 ZeroShot = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to test only.")]
 Examples = Annotated[int | None, typer.Option(metavar="N", help="Train rows of each language.")]
+
+
+@contextmanager
+def loading() -> Generator[None]:
+    """Say on a terminal that libraries are loaded, which takes seconds; the line goes away."""
+    is_seen = sys.stderr.isatty()
+    if is_seen:
+        sys.stderr.write("loading torch and transformers …")
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if is_seen:
+            sys.stderr.write("\r\x1b[K")
 
 
 def data_tree(

@@ -20,6 +20,7 @@ from headstart.answers import (
     other_gains,
     part_rows,
 )
+from headstart.budget import BYTES, megabytes
 from headstart.folders import atomic_write
 from headstart.insight import look_into, place_of
 from headstart.tables import all_remarks, heads, percent, sizeless
@@ -155,9 +156,9 @@ def shade(value: float | None, teacher: float | None) -> str:
     return f"hsl({round(120 * kept)} 60% 50% / 0.3)"
 
 
-def megabytes(parameters: int) -> str:
+def _megabytes(parameters: int) -> str:
     """Size of that many parameters in single precision."""
-    return f"{parameters * 4 / 1e6:,.0f} MB"
+    return f"{megabytes(parameters * BYTES)} MB"
 
 
 def seconds(column: Column) -> str:
@@ -171,6 +172,6 @@ def seconds(column: Column) -> str:
 _FILTERS: Mapping[str, Callable[..., str]] = {
     "percent": percent,
     "shade": shade,
-    "megabytes": megabytes,
+    "megabytes": _megabytes,
     "seconds": seconds,
 }

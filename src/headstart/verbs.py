@@ -24,6 +24,7 @@ from headstart.options import (
     ZeroShot,
     check_file,
     data_tree,
+    loading,
     recipe_of,
     refuse_idle,
     task_of,
@@ -63,7 +64,9 @@ def init(
     """Cut a student out of a teacher, without training it. Writes an ordinary model folder."""
     from headstart.loading import load_recipe
     from headstart.show import show_lines
-    from headstart.student import cut_checkpoint
+
+    with loading():
+        from headstart.student import cut_checkpoint
 
     shape = {"layers": layers, "hidden": hidden, "heads": heads, "ffn": ffn,
              "params": params, "bytes": size, "speedup": speedup}  # fmt: skip
@@ -118,7 +121,8 @@ def refit(
     seed: Seed = 0,
 ) -> None:
     """Repair an untrained student in closed form, from text without labels."""
-    from headstart.repair import ask, refit_folder
+    with loading():
+        from headstart.repair import ask, refit_folder
     from headstart.ridge import describe
     from headstart.show import show_lines
 
@@ -146,7 +150,9 @@ def finetune(
 ) -> None:
     """Fine-tune a pre-trained encoder on labelled text, and write the model's folder."""
     from headstart.recipe import FINETUNE_DEFAULTS
-    from headstart.steps import finetune as run_finetune
+
+    with loading():
+        from headstart.steps import finetune as run_finetune
 
     tree = data_tree(corpus, folder, languages, zero_shot, examples_per_language)
     recipe = recipe_of(task, tree, dict(FINETUNE_DEFAULTS), settings)
@@ -170,7 +176,8 @@ def distil(
     seed: Seed = 0,
 ) -> None:
     """Distil a teacher into a student that exists, and write the new student's folder."""
-    from headstart.steps import distil as run_distil
+    with loading():
+        from headstart.steps import distil as run_distil
 
     tree = data_tree(corpus, folder, languages, zero_shot, examples_per_language)
     recipe = recipe_of(task, tree, {}, settings)
@@ -193,7 +200,9 @@ def evaluate(
     """Score a model on each language's test rows."""
     from headstart.folders import atomic_write
     from headstart.show import show_scores
-    from headstart.steps import evaluate_model
+
+    with loading():
+        from headstart.steps import evaluate_model
 
     check_file(out)
     task = task or task_of(model)
@@ -219,7 +228,8 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
 ) -> None:
     """Measure size and speed of models side by side, on real sentences."""
-    from headstart.bench import bench as measure
+    with loading():
+        from headstart.bench import bench as measure
     from headstart.bench import rows, sentences
     from headstart.folders import atomic_write
     from headstart.show import show_lines, show_table
