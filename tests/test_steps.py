@@ -623,3 +623,12 @@ def test_a_folder_of_text_that_is_not_there_is_told_with_the_rest(
         check(apply(made[0], {**wrong, "init.refit": {"tokens": 9}}))
     assert f"there is no folder {tmp_path / 'unlabeled'}" in str(told.value)
     assert "no language 'qq'" in str(told.value)
+
+
+def test_a_fault_names_the_first_point_that_has_it(made: tuple[Recipe, Path]) -> None:
+    grid = {"student.layers": [1, 9], "train.epochs": [1.0, 2.0]}
+    with pytest.raises(HeadstartError) as told:
+        check(apply(made[0], {"grid": grid, "seeds": [0, 1]}))
+    said = " ".join(str(told.value).split())
+    assert said.count("arms or grid, run layers=9|epochs=1.0: recipe key") == 1
+    assert "epochs=2.0" not in said

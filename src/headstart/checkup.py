@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from headstart.tokenized import Text
 
     T = TypeVar("T")
+
+POINT = re.compile(r"arms or grid, run \S+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,7 @@ def check(recipe: Recipe) -> Checked:
                 at.bases.add(one.teacher.base)
                 _try(partial(_check_base, one, place / "base", at.teacher), faults)
         if faults:
-            unique = list({str(fault): fault for fault in faults}.values())
-            raise combine(unique, where=recipe.name or "the recipe")
+            raise combine(_once(faults), where=recipe.name or "the recipe")
         return _checked(list(found.values()))
 
 
@@ -141,8 +143,33 @@ def _try(attempt: Callable[[], T], faults: list[HeadstartError]) -> T | None:
         return None
 
 
+def _once(faults: Sequence[HeadstartError]) -> list[HeadstartError]:
+    """Keep each fault once; of several points that have it the first is named."""
+    unique: dict[str, HeadstartError] = {}
+    for fault in (part for fault in faults for part in fault.parts or (fault,)):
+        unique.setdefault(POINT.sub("", str(fault)), fault)
+    return list(unique.values())
+
+
 def _sizes(recipe: Recipe, named: str, labels: tuple[str, ...] | None) -> tuple[Size, Size]:
-    return plan_sizes(recipe, named, labels=None if recipe.teacher.model else len(labels or ()))
+    """Find a run's sizes; a fault says which point of arms and grid has it."""
+    try:
+        return plan_sizes(recipe, named, labels=None if recipe.teacher.model else len(labels or ()))
+    except HeadstartError as fault:
+        point = recipe.name.rpartition("|seed=")[0]
+        if not point:
+            raise
+        raise combine(
+            [
+                HeadstartError(
+                    part.what,
+                    where=f"arms or grid, run {point}: {part.where}",
+                    way_out=part.way_out,
+                )
+                for part in fault.parts or (fault,)
+            ],
+            where=recipe.name,
+        ) from fault
 
 
 def _checked(found: list[Found]) -> Checked:

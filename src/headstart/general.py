@@ -44,7 +44,8 @@ def generalize(
     """Train a student toward the base's states.
 
     Args:
-        recipe: Says how long, on what, and with which loss: its `init.general`.
+        recipe: Says how long, on what, and with which loss: its `init.general`, or what
+            that is by default.
         teacher: Names the base.
         sample: The text; what is held out of it chooses the weights.
         made: The student; changed in place.

@@ -116,9 +116,7 @@ def _key(
         "version": RESULT_VERSION,
     }
     if recipe.init.general is not None:
-        what["word embeddings"] = (
-            recipe.train.word_embeddings
-        )  # are trained, or not, before the task
+        what["trained embeddings"] = recipe.train.word_embeddings
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
