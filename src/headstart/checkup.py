@@ -146,8 +146,9 @@ def _try(attempt: Callable[[], T], faults: list[HeadstartError]) -> T | None:
 def _once(faults: Sequence[HeadstartError]) -> list[HeadstartError]:
     """Keep each fault once; of several points that have it the first is named."""
     unique: dict[str, HeadstartError] = {}
-    for fault in (part for fault in faults for part in fault.parts or (fault,)):
-        unique.setdefault(POINT.sub("", str(fault)), fault)
+    for whole in faults:
+        for fault in whole.parts or (whole,):
+            unique.setdefault(POINT.sub("", str(fault)), fault)
     return list(unique.values())
 
 
