@@ -445,7 +445,7 @@ def test_a_run_without_training_has_a_page(recipe: Recipe, out: Path, tmp_path: 
 
 
 FAULTY_TEXTS = {
-    "nowhere": ({"data.text": "/nowhere", "init.refit": {}, **SHORT}, "no text in"),
+    "nowhere": ({"data.text": "/nowhere", "init.refit": {}, **SHORT}, "there is no folder"),
     "too little to refit on": ({"init.refit": {"tokens": 12}}, "init.refit"),
     "too little to measure on": (
         {"init.ffn": "taylor", "init.measure_tokens": 12}, "init.measure_tokens",
