@@ -71,8 +71,8 @@ class General(Part):
     """Of training on it."""
     objective: Literal["relation", "hidden"] = "relation"
     """What of the base's states is learned."""
-    learning_rate: Positive = 3e-4
-    """Highest rate."""
+    learning_rate: Positive = 1e-3
+    """Highest rate; 3e-4 learned more slowly where both were tried (docs/log.md)."""
     batch_tokens: Count = 1024
     """Padded tokens of one step."""
     judge_tokens: Count = 4096
