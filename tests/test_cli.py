@@ -342,6 +342,15 @@ def test_scores_are_not_written_over_a_folder(command: Command, tmp_path: Path) 
     assert "it is a folder" in err
 
 
+def test_what_takes_seconds_is_said_on_a_terminal(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    grid = str(write_study(tmp_path / "a"))
+    assert "writing the page" not in command("report", grid)[2]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert "writing the page …\r" in command("report", grid)[2]
+
+
 def test_what_was_found_is_looked_into_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -350,8 +359,10 @@ def test_what_was_found_is_looked_into_once(
         at = sys.modules[room]
         look = at.look_into  # type: ignore[attr-defined]
         monkeypatch.setattr(at, "look_into", lambda out, look=look: asked.append(out) or look(out))
-    show.show_next("headstart", ["study", "r.yaml"], (), grid, read_records(grid))
+    lines = show.told_end("headstart", ["study", "r.yaml"], (), grid, read_records(grid))
     assert asked == [grid]
+    assert lines[0] == ""
+    assert "Next:" in lines
 
 
 @pytest.mark.parametrize(

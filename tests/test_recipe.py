@@ -170,6 +170,12 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
         "arms.a",
         "train.epochs is in the grid too",
     ),
+    "two arms alike": (
+        {"arms": {"copy": {}, "even": {"init.layers": "even"}, "last": {"init.layers": "last"}}},
+        "arms",
+        "copy, even are the same run",
+    ),
+    "two points alike": ({"grid": {"train.epochs": [1, 1.0]}}, "grid", "are the same run"),
     "text that is nowhere": (
         data(text_per_language=9),
         "data.text_per_language",

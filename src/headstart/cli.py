@@ -11,7 +11,7 @@ import typer
 
 from headstart import verbs
 from headstart.errors import HeadstartError
-from headstart.options import Made, Out, RecipeName, Settings, loading
+from headstart.options import PAGE, Made, Out, RecipeName, Settings, loading
 
 if TYPE_CHECKING:
     from headstart.record import Record
@@ -87,12 +87,14 @@ def run(
     found = load_recipe(recipe, settings or (), seed=seed)  # its faults do not wait for torch
     with loading():
         from headstart.run import run as run_recipe
-    from headstart.show import show_next
+    from headstart.show import show_lines, told_end
 
     record = run_recipe(found, out)
     _show_records([record])
     again = ["run", recipe, *(() if seed is None else ("--seed", str(seed)))]
-    show_next(command_name(), again, settings or (), out, [record])
+    with loading(PAGE):
+        lines = told_end(command_name(), again, settings or (), out, [record])
+    show_lines(*lines)
 
 
 @app.command()
@@ -114,8 +116,9 @@ def study(  # noqa: PLR0913 - one for each thing that can be said
     from headstart.loading import load_recipe
 
     found = load_recipe(recipe, settings or ())  # its faults do not wait for torch
+    from headstart.show import show_lines, told_end
+
     if dry:
-        from headstart.show import show_lines
         from headstart.study import outlook
 
         show_lines(*outlook(found, out))
@@ -124,8 +127,6 @@ def study(  # noqa: PLR0913 - one for each thing that can be said
         raise HeadstartError(
             f"{address} is one folder too many", where="headstart study", way_out="say --ray, too"
         )
-    from headstart.show import show_next
-
     with loading():
         from headstart.study import study as run_study
 
@@ -136,7 +137,9 @@ def study(  # noqa: PLR0913 - one for each thing that can be said
         engine = OnRay(address, cpus, gpus)
     records = run_study(found, out, engine=engine)
     _show_records(records)
-    show_next(command_name(), ["study", recipe], settings or (), out, records)
+    with loading(PAGE):
+        lines = told_end(command_name(), ["study", recipe], settings or (), out, records)
+    show_lines(*lines)
 
 
 @app.command()
@@ -145,7 +148,9 @@ def report(out: Made) -> None:
     from headstart.report import report as write_report
     from headstart.show import show_lines
 
-    show_lines(str(write_report(out)))
+    with loading(PAGE):
+        page = write_report(out)
+    show_lines(str(page))
 
 
 @app.command()

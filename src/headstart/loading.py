@@ -192,44 +192,36 @@ def _compact(value: object) -> str:
 
 def _study_faults(recipe: Recipe) -> list[HeadstartError]:
     """Check every arm and every point of the grid, and what the baseline names."""
-    changed = {f"arms.{arm}": list(keys) for arm, keys in recipe.arms.items()}
-    faults = [
-        HeadstartError(
-            f"a study sets {key} itself", where=f"recipe key {place}", way_out="leave it out"
-        )
-        for place, keys in {**changed, "grid": list(recipe.grid)}.items()
-        for key in keys
-        if key.partition(".")[0] in STUDY_KEYS
-    ]
-    faults += [
-        HeadstartError(
-            f"the runs of a study are judged in one table, so {key} is the same for all",
-            where=f"recipe key {place}",
-            way_out="train.languages says which of the languages a student learns from; else make "
-            "a study of each",
-        )
-        for place, keys in {**changed, "grid": list(recipe.grid)}.items()
-        for key in keys
-        if key in SHARED_KEYS
-    ]
-    faults += [
-        HeadstartError(
-            f"{key} is in the grid too", where=f"recipe key {place}", way_out="set it in one place"
-        )
-        for place, keys in changed.items()
-        for key in keys
-        if key in recipe.grid
-    ]
+    places = {f"arms.{arm}": list(keys) for arm, keys in recipe.arms.items()}
+    faults: list[HeadstartError] = []
+    for place, keys in {**places, "grid": list(recipe.grid)}.items():
+        for key in keys:
+            where = f"recipe key {place}"
+            if key.partition(".")[0] in STUDY_KEYS:
+                what, way_out = f"a study sets {key} itself", "leave it out"
+            elif key in SHARED_KEYS:
+                what = f"the runs of a study are judged in one table, so {key} is the same for all"
+                way_out = (
+                    "train.languages says which of the languages a student learns from; else make "
+                    "a study of each"
+                )
+            elif key in recipe.grid and place != "grid":
+                what, way_out = f"{key} is in the grid too", "set it in one place"
+            else:
+                continue
+            faults.append(HeadstartError(what, where=where, way_out=way_out))
     return faults or _point_faults(recipe)
 
 
 def _point_faults(recipe: Recipe) -> list[HeadstartError]:
     faults: dict[tuple[str, str], HeadstartError] = {}
     names: list[str] = []
+    made: dict[tuple[object, ...], list[str]] = {}
     for name, settings in _points(recipe):
         names.append(name)
         try:
-            _one_run(recipe, settings, name, recipe.seed)
+            one = _one_run(recipe, settings, name, recipe.seed)
+            made.setdefault((signature(one), one.data.folder, one.data.text), []).append(name)
         except HeadstartError as fault:
             where = f"arms or grid, run {name}: {fault.where}" if name else fault.where
             found = HeadstartError(fault.what, where=where, way_out=fault.way_out)
@@ -241,6 +233,13 @@ def _point_faults(recipe: Recipe) -> list[HeadstartError]:
             where="recipe key grid",
             way_out="name each value once",
         )
+    for alike in (sorted(set(same)) for same in made.values()):
+        if len(alike) > 1:
+            faults["alike", alike[0]] = HeadstartError(
+                f"{', '.join(alike)} are the same run: all settings are alike",
+                where="recipe key " + ("arms" if recipe.arms else "grid"),
+                way_out="leave all but one out, or set what should tell them apart",
+            )
     if recipe.baseline is not None and recipe.baseline not in names:
         faults["baseline", ""] = HeadstartError(
             f"no run is called {recipe.baseline!r}",

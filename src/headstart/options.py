@@ -32,12 +32,15 @@ ZeroShot = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to tes
 Examples = Annotated[int | None, typer.Option(metavar="N", help="Train rows of each language.")]
 
 
+PAGE = "computing intervals and writing the page"
+
+
 @contextmanager
-def loading() -> Generator[None]:
-    """Say on a terminal that libraries are loaded, which takes seconds; the line goes away."""
+def loading(what: str = "loading torch and transformers") -> Generator[None]:
+    """Say on a terminal what takes seconds and has no bar; the line goes away."""
     is_seen = sys.stderr.isatty()
     if is_seen:
-        sys.stderr.write("loading torch and transformers …")
+        sys.stderr.write(f"{what} …")
         sys.stderr.flush()
     try:
         yield

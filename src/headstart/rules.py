@@ -101,7 +101,8 @@ def student_shape(teacher: Shape, wanted: Mapping[str, int | None]) -> Shape:
     heads = named.get("heads", hidden // teacher.head_size)
     if not faulty & {"hidden", "heads"} and hidden != heads * teacher.head_size:
         what = f"hidden = {hidden} is not {heads} heads of {teacher.head_size} channels"
-        one_of = f"heads stay whole: name one of the two, hidden a multiple of {teacher.head_size}"
+        one_of = f"heads stay whole: choose a multiple of {teacher.head_size} channels"
+        one_of += ", and leave heads out" * ("heads" in named and "hidden" in named)
         faults.append(HeadstartError(what, where="recipe key student.hidden", way_out=one_of))
     if faults:
         raise combine(faults, where="recipe key student")

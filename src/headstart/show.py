@@ -92,13 +92,13 @@ def show_scores(scores: Mapping[str, Mapping[str, float]], zero_shot: Collection
     )
 
 
-def show_next(
+def told_end(
     command: str,
     again: Sequence[str],
     settings: Sequence[str],
     out: Path,
     records: Sequence[Record],
-) -> None:
+) -> list[str]:
     """Write the page, and say what came out, where it lies, and what to try next.
 
     Args:
@@ -116,7 +116,7 @@ def show_next(
     places = [out if is_run else out / "runs" / one.signature for one in records]
     shown = list(zip(records, places, strict=True))[:SHOWN]
     left = len(places) - len(shown)
-    show_lines(
+    return [
         "",
         *answer(insight),
         f"The page is {report(out, insight)}; the students are ordinary transformers folders:",
@@ -124,7 +124,7 @@ def show_next(
         *([f"  and {left} more, in {out / 'runs'}"] if left else ()),
         "Next:",
         *next_steps(command, again, settings, out, records),
-    )
+    ]
 
 
 def next_steps(
@@ -134,7 +134,7 @@ def next_steps(
     out: Path,
     records: Sequence[Record],
 ) -> list[str]:
-    """Name commands that fit what was made, as `show_next` does."""
+    """Name commands that fit what was made, as `told_end` does."""
     from headstart.tables import column_name
 
     verb, recipe, more = again[0], quote(again[1]), [quote(one) for one in again[2:]]
