@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fake import GRID, TEACHER, Arm, write_study
-from headstart.compare import compare, comparison_rows, find_runs
+from headstart.compare import Comparison, Row, compare, comparison_note, comparison_rows, find_runs
 from headstart.errors import HeadstartError
+from headstart.stats import Estimate
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from headstart.compare import Comparison
 
 ARMS = {**GRID, "twin": Arm(0.95), "far": Arm(0.3)}
 
@@ -68,6 +70,31 @@ def test_p_values_know_how_many_languages_there_are(out: Path) -> None:
     assert least.adjusted == pytest.approx(min((least.p or 0) * len(TEACHER), 1))
 
 
+def test_a_language_that_is_one_of_many_says_so() -> None:
+    gain = Estimate(0.05, 0.01, 40.0, 0.01)
+    rows = (Row("aa", (0.5, 0.55), gain, 0.02, 0.4), Row("bb", (0.5, 0.55), gain, 0.001, 0.02))
+    found = Comparison(("old", "new"), ((0, 1), (0, 1)), rows, 0.01, kinds_differ=True)
+    assert [found.verdict(row) for row in rows] == ["new is better (unadjusted)", "new is better"]
+    note = comparison_note(found)
+    assert "not as one of so many" in note
+    assert "other zero-shot ones" in note
+    alone = Comparison(("old", "new"), ((0, 1), (0, 1)), rows[1:], 0.01)
+    assert "unadjusted" not in comparison_note(alone)
+    assert "zero-shot" not in comparison_note(alone)
+
+
+def test_kinds_of_languages_are_named_and_held_together(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "a", {"a": Arm(0.9), "b": Arm(0.8)})
+    assert not compare(f"{study}:a", f"{study}:b").kinds_differ
+    for folder, record in find_runs(f"{study}:b"):
+        kinds = {"zero_shot": (*record.zero_shot, record.languages[-1])}
+        less = replace(record, languages=record.languages[:-1], learned_from=("aa",), **kinds)
+        less.write(folder / "record.json")
+    found = compare(f"{study}:a", f"{study}:b")
+    assert found.kinds_differ
+    assert found.rows[-2].label == "mean, the recipe's languages"
+
+
 def test_a_wide_margin_makes_more_equivalent(out: Path) -> None:
     wide = compare(f"{out}:teacher-mse", f"{out}:twin", margin=0.2)
     assert {wide.verdict(row) for row in wide.rows} == {"equivalent within 20"}
@@ -101,6 +128,18 @@ def test_what_cannot_be_compared_is_refused(out: Path, tmp_path: Path) -> None:
     other = write_study(tmp_path / "other", {"only": Arm(0.9)}, examples=50)
     with pytest.raises(HeadstartError, match="not tested on the rows"):
         compare(f"{out}:twin", str(other))
+    place = find_runs(f"{out}:far")[0][0]
+    moved = tmp_path / "moved"
+    shutil.copytree(place, moved)
+    parquet = moved / "predictions" / "test.parquet"
+    table = pq.read_table(parquet)
+    turned = table["gold"].to_pylist()[::-1]  # other answers under the same numbers of rows
+    column = table.column_names.index("gold")
+    pq.write_table(table.set_column(column, "gold", pa.array(turned)), parquet)
+    with pytest.raises(HeadstartError, match="not tested on the rows"):
+        compare(f"{out}:twin", str(moved))
+    with pytest.raises(HeadstartError, match="a single run, which has no ways"):
+        compare(f"{place}:nonsense", f"{out}:twin")
     bare = write_study(tmp_path / "bare", {"only": Arm(0.9)}, predictions=False)
     with pytest.raises(HeadstartError, match="predictions are not there"):
         compare(f"{out}:twin", str(bare))

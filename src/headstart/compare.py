@@ -15,7 +15,7 @@ from headstart.evidence import gather_counts, read_seen
 from headstart.insight import place_of
 from headstart.record import Record, read_record
 from headstart.stats import Bootstrap, Estimate, holm, permutation_p
-from headstart.tables import column_name, read_records
+from headstart.tables import column_name, learned_name, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Runs = Sequence[tuple[Path, Record]]
 
 WAYS = ("the first", "the second")
+ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,14 @@ class Comparison:
         seeds: Of each.
         rows: Languages in the order of the recipe, then the means.
         margin: Differences below it count as none.
+        kinds_differ: Whether a language is zero-shot for one of the two alone.
     """
 
     names: tuple[str, str]
     seeds: tuple[tuple[int, ...], tuple[int, ...]]
     rows: tuple[Row, ...]
     margin: float
+    kinds_differ: bool = False
 
     def verdict(self, row: Row) -> str:
         """Say what a difference comes to."""
@@ -75,11 +78,12 @@ class Comparison:
         beyond = row.gain.beyond(self.margin)
         if row.gain.error == 0 and beyond == 0:  # never differed: as rare as that is at the margin
             beyond = (1 - self.margin) ** row.examples
-        if beyond is not None and beyond < 0.05:
+        if beyond is not None and beyond < ALPHA:
             return f"equivalent within {100 * self.margin:g}"
-        if interval[0] > 0:
-            return f"{self.names[1]} is better"
-        return f"{self.names[0]} is better" if interval[1] < 0 else "undecided"
+        if interval[0] <= 0 <= interval[1]:
+            return "undecided"
+        alone = row.adjusted is not None and row.adjusted >= ALPHA  # one of many languages
+        return f"{self.names[interval[0] > 0]} is better" + " (unadjusted)" * alone
 
 
 def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> Comparison:
@@ -109,7 +113,8 @@ def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     p = [permutation_p(*(counts[way][x] for way in WAYS), rng=rng) for x in bootstrap.languages]
     tests = [*zip(p, holm(p), strict=True)]
-    groups = _groups(both[0][0][1], bootstrap.languages)
+    records = [record for runs in both for _, record in runs]
+    groups = _groups(records, bootstrap.languages)
     sizes = [counts[WAYS[0]][x].hits.shape[1] for x in bootstrap.languages]
 
     def three(a: Floats, b: Floats) -> Floats:
@@ -127,7 +132,10 @@ def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> 
     if names[0] == names[1] and first != second:
         names = [first, second]
     seeds = [tuple(record.seed for _, record in runs) for runs in both]
-    return Comparison((names[0], names[1]), (seeds[0], seeds[1]), tuple(rows), margin)
+    kinds = {(frozenset(one.languages), frozenset(one.zero_shot)) for one in records}
+    return Comparison(
+        (names[0], names[1]), (seeds[0], seeds[1]), tuple(rows), margin, len(kinds) > 1
+    )
 
 
 def find_runs(named: str) -> Runs:
@@ -143,6 +151,12 @@ def find_runs(named: str) -> Runs:
             folder, way = ":".join(parts[:i]), ":".join(parts[i:])
             break
     if (Path(folder) / "record.json").exists():
+        if way:
+            raise HeadstartError(
+                "the folder holds a single run, which has no ways",
+                where=named,
+                way_out=f"write {folder}",
+            )
         return [(Path(folder), read_record(Path(folder) / "record.json"))]
     records = read_records(folder)
     ways = dict.fromkeys(column_name(record) for record in records)
@@ -170,10 +184,14 @@ def _seen(runs: Runs) -> list[tuple[int, Mapping[str, Seen]]]:
     return found
 
 
-def _groups(record: Record, languages: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+def _groups(records: Sequence[Record], languages: Sequence[str]) -> dict[str, NDArray[np.int64]]:
     """List what is compared: each language, and both kinds of them; as places in `languages`."""
     groups = {language: np.array([i]) for i, language in enumerate(languages)}
-    for label, some in (("trained on", record.languages), ("zero-shot", record.zero_shot)):
+    kinds = (
+        (learned_name(records), records[0].languages),
+        ("zero-shot", records[0].zero_shot),
+    )
+    for label, some in kinds:
         rows = np.flatnonzero([language in some for language in languages])
         if len(rows):
             groups[f"mean, {label}"] = rows
@@ -202,4 +220,9 @@ def comparison_note(found: Comparison) -> str:
     if any(len(seeds) == 1 for seeds in found.seeds):
         sure = f"no interval over seeds, since one of the two has a single seed ({both})"
     first, second = found.names
-    return f"{second} less {first}, in points; {sure}; p of swapping the answers to a row"
+    told = f"{second} less {first}, in points; {sure}; p of swapping the answers to a row"
+    if any(found.verdict(row).endswith(")") for row in found.rows):
+        told += "; unadjusted: that language alone, not as one of so many (Holm)"
+    if found.kinds_differ:
+        told += "; kinds of languages are those of the first: the second has other zero-shot ones"
+    return told

@@ -27,7 +27,7 @@ PREDICTIONS = ("predictions", "test.parquet")
 class Seen(NamedTuple):
     """One language of one run: what each test example adds to the main metric."""
 
-    ids: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]  # id and right answer of each example
     student: tuple[NDArray[np.int64], NDArray[np.int64]]  # hits, and of how many
     teacher: tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -73,7 +73,14 @@ def _seen(table: pa.Table, record: Record) -> Seen:
     def counts(guess: Answers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return example_counts(record.task, gold, guess, record.labels)
 
-    return Seen(tuple(map(str, table["id"].to_pylist())), counts(student), counts(teacher))
+    names = dict(enumerate(record.labels))
+
+    def right(answer: int | list[int]) -> str:
+        many = answer if isinstance(answer, list) else [answer]
+        return " ".join(names.get(one, "") for one in many)
+
+    rows = zip(map(str, table["id"].to_pylist()), map(right, gold), strict=True)
+    return Seen(tuple(rows), counts(student), counts(teacher))
 
 
 def gather_counts(
@@ -99,7 +106,7 @@ def gather_counts(
         for language in every:
             one = first.get(language)
             seen = [run[language] for _, run in runs if language in run]
-            if one is None or len(seen) < len(runs) or any(s.ids != one.ids for s in seen):
+            if one is None or len(seen) < len(runs) or any(s.rows != one.rows for s in seen):
                 raise HeadstartError(
                     f"{way} was not tested on the rows of {language} that others were",
                     where="predictions/test.parquet",

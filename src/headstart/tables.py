@@ -92,16 +92,17 @@ class Table:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Name the languages that are not zero-shot, and the others, where there are some."""
-        first = self.columns[0].records[0]
-        return (
-            (_trained(self.columns), "zero-shot") if first.zero_shot else (_trained(self.columns),)
-        )
+        trained = _trained(self.columns)
+        return (trained, "zero-shot") if self.columns[0].records[0].zero_shot else (trained,)
 
 
 def _trained(columns: Sequence[Column]) -> str:
-    """Name the languages of `data.languages`, which some ways may not have learned from."""
-    some = any(record.learned_from for column in columns for record in column.records)
-    return "the recipe's languages" if some else "trained on"
+    return learned_name(record for column in columns for record in column.records)
+
+
+def learned_name(records: Iterable[Record]) -> str:
+    """Name the languages of `data.languages`, which some runs may not have learned from."""
+    return "the recipe's languages" if any(r.learned_from for r in records) else "trained on"
 
 
 def _unlearned(columns: Sequence[Column]) -> set[str]:
