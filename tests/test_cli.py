@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import subprocess
@@ -17,9 +18,9 @@ from fake import Arm, write_study
 from headstart import show
 from headstart.cli import app, command_name, main
 from headstart.document import parse
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, of_the_disk
 from headstart.layout import Shape
-from headstart.loading import json_schema, load_recipe, shipped, to_yaml
+from headstart.loading import json_schema, load_recipe, shipped, template, to_yaml
 from headstart.machine import versions
 from headstart.selection import full
 from headstart.show import next_steps
@@ -340,6 +341,15 @@ def test_scores_are_not_written_over_a_folder(command: Command, tmp_path: Path) 
     code, out, err = command("eval", "no-model", *asked)
     assert (code, out) == (2, "")
     assert "it is a folder" in err
+
+
+def test_a_fault_of_the_disk_is_told(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "r.yaml").write_text(template(), encoding="utf-8")
+    code, _, err = command("run", tmp_path / "r.yaml", tmp_path / "file" / "out")
+    assert code == 2
+    assert "the system says: Not a directory" in err
+    assert of_the_disk(OSError(errno.ENOENT, "no such file", "x")) is None  # may be our own
 
 
 def test_what_takes_seconds_is_said_on_a_terminal(

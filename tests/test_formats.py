@@ -178,8 +178,18 @@ BROKEN: Mapping[str, tuple[str, bytes, str]] = {
     "types": (
         "a.jsonl",
         b'{"text": "a"}\n{"text": 1}\n',
-        r"mixes types[\s\S]*line 2",
+        r"is not of one type[\s\S]*line 2",
     ),
+    "half a pair": (
+        "a.jsonl",
+        b'{"text": "hi \\ud83d"}\n',
+        r"'text' is not of one type[\s\S]*surrog",
+    ),
+    "NaN": ("a.jsonl", b'{"text": "a"}\n{"text": NaN}\n', r"NaN is no value of JSON[\s\S]*line 2"),
+    "a long number": ("a.jsonl", b'{"text": 1' + b"0" * 30 + b"}", "'text' is not of one type"),
+    "too long a number": ("a.jsonl", b'{"text": 1' + b"0" * 5000 + b"}", "not JSON"),
+    "deep": ("a.jsonl", b"[" * 100_000, r"not JSON[\s\S]*line 1"),
+    "a column twice": ("a.csv", b"text,text\na,b\n", "'text' stands twice in the header"),
     "empty": ("a.jsonl", b"", "the file is empty"),
     "few fields": (
         "a.csv",

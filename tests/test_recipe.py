@@ -251,6 +251,7 @@ def test_sound_recipes_have_no_faults() -> None:
         plain(init={"layers": [0, 3]}, student={"layers": 2}),
         plain(**data(corpus="my/set")),
         plain(**data(corpus="local", folder="~/x")),
+        plain(**data(corpus="local", folder="~nobody-of-that-name/x")),
         plain(train={"learning_rates": [1e-4]}),
     ):
         load_recipe(tree)

@@ -19,15 +19,18 @@ from headstart import machine, packed
 from headstart.checking import apply
 from headstart.checkup import check
 from headstart.errors import HeadstartError
+from headstart.prepare import open_accelerator
 from headstart.recipe import Term
 from headstart.record import Record, read_record, remarks
 from headstart.report import report
 from headstart.run import run, run_signature
-from headstart.runfolder import alone_in
+from headstart.runfolder import alone_in, refuse_taken
 from headstart.selection import Selection
-from headstart.stages import base_of
+from headstart.stages import base_of, open_teacher
 from headstart.steps import distil
 from headstart.student import make_student
+from headstart.train import Progress
+from headstart.tune import Trial
 from world import LABELS, ROWS, world, write_base
 
 if TYPE_CHECKING:
@@ -95,6 +98,25 @@ def test_a_finished_run_is_not_made_again(recipe: Recipe, out: Path) -> None:
     assert (out / "record.json").stat().st_mtime_ns == before
 
 
+def test_what_killed_processes_leave_is_taken_away(
+    recipe: Recipe, out: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(out, tmp_path / "run")
+    for name in ("state", ".student.abc"):
+        (tmp_path / "run" / name).mkdir()
+    run(recipe, tmp_path / "run")
+    left = {entry.name for entry in (tmp_path / "run").iterdir()}
+    assert left == {entry.name for entry in out.iterdir()}
+
+
+def test_a_half_written_first_file_does_not_lock_a_folder(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / ".recipe.yaml.123.partial").write_text("task")
+    refuse_taken(tmp_path)
+    (tmp_path / "thesis.partial").write_text("precious")
+    with pytest.raises(HeadstartError, match="holds no run"):
+        run(recipe, tmp_path)
+
+
 def test_another_run_does_not_take_the_folder(recipe: Recipe, out: Path) -> None:
     with pytest.raises(HeadstartError, match="holds another run"):
         run(apply(recipe, {"seed": 1}), out)
@@ -138,6 +160,14 @@ def test_the_same_recipe_gives_the_same_result(recipe: Recipe, out: Path, tmp_pa
     again = run(recipe, tmp_path / "again")
     assert _decisive(again) == _decisive(read_record(out / "record.json"))
     assert again.signature == read_record(out / "record.json").signature
+
+
+def test_a_teacher_costs_its_trials_too(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trials = [Trial(rate, 0.5, 1.0, 9, 4.0) for rate in (1e-4, 3e-4, 1e-3)]
+    monkeypatch.setattr("headstart.stages.learn", lambda *_, **__: (Progress(seconds=2.0), trials))
+    assert open_teacher(recipe, tmp_path, open_accelerator()).seconds == 2.0 + 3 * 4.0
 
 
 def test_a_second_run_pays_for_no_teacher(recipe: Recipe, out: Path, tmp_path: Path) -> None:

@@ -240,9 +240,11 @@ def test_a_study_leaves_a_single_run_alone(tmp_path: Path) -> None:
 def test_a_study_leaves_a_strange_folder_alone(tmp_path: Path) -> None:
     recipe = world(tmp_path / "world")
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".study.yaml.1.partial").write_text("what a killed process left")
     (tmp_path / "out" / "thesis.txt").write_text("precious")
     with pytest.raises(HeadstartError, match=r"holds thesis\.txt, and no study"):
         study(recipe, tmp_path / "out")
+    (tmp_path / "out" / ".study.yaml.1.partial").unlink()
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
+import math
 import signal
 import traceback
 import weakref
@@ -490,6 +491,20 @@ def test_auto_goes_on_beyond_an_edge_that_is_best(
     monkeypatch.setattr("headstart.tune.fit", _rigged(scores, 1))
     trials = choose_rate(fresh(), job(drawn(), accelerator, max_steps=100, **AUTO), floor=0.5)
     assert [t.learning_rate for t in trials] == expected
+
+
+def test_a_loss_that_is_no_number_is_the_worst(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = {3e-5: 3.7, 1e-5: 3.7, 1e-4: 3.66, 3e-4: math.nan, 1e-3: 3.61}
+
+    def fake(model: PreTrainedModel, task: Job) -> Progress:
+        del model
+        return Progress(best_score=0.5, best_loss=losses[task.learning_rate])
+
+    monkeypatch.setattr("headstart.tune.fit", fake)
+    trials = choose_rate(fresh(), job(drawn(), accelerator, max_steps=100, **AUTO), floor=0.5)
+    assert [t.learning_rate for t in trials[:1] + trials[-1:]] == [1e-3, 3e-4]
 
 
 def test_near_the_floor_the_loss_chooses(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart import verbs
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, of_the_disk
 from headstart.options import PAGE, Made, Out, RecipeName, Settings, loading
 
 if TYPE_CHECKING:
@@ -33,10 +33,13 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # it tells each attempt; the fault is ours
     try:
         app(prog_name="headstart")
-    except HeadstartError as error:
+    except (HeadstartError, OSError) as error:
+        fault = error if isinstance(error, HeadstartError) else of_the_disk(error)
+        if fault is None:
+            raise
         from headstart.show import show_fault
 
-        show_fault(error)
+        show_fault(fault)
         sys.exit(2)
     except SystemExit as left:
         if left.code == STOPPED:

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headstart.errors import HeadstartError, combine
-from headstart.formats import stamp
+from headstart.folders import stamp
+from headstart.formats import READERS
 from headstart.gather import gather
 from headstart.labels import check_known, check_tags
 from headstart.rows import check_rows, count_stray_inside, find_leaks, pairs_of
@@ -73,7 +74,7 @@ def load_corpus(data: Data, task: str) -> Corpus:
     Raises:
         HeadstartError: What is wrong with the files, all of them at once.
     """
-    return _remembered(cast("Hashable", data), task, stamp(data.folder))
+    return _remembered(cast("Hashable", data), task, stamp(data.folder, READERS))
 
 
 @lru_cache(maxsize=4)

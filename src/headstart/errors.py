@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +55,20 @@ def combine(faults: Sequence[HeadstartError], *, where: str) -> HeadstartError:
     )
     whole.parts = tuple(faults)
     return whole
+
+
+DISK = ("ENOSPC", "EDQUOT", "EACCES", "EPERM", "EROFS", "ENOTDIR", "ENAMETOOLONG", "EIO")
+
+
+def of_the_disk(error: OSError) -> HeadstartError | None:
+    """Turn the system's fault of a place into ours; None where it may be the program's own."""
+    if errno.errorcode.get(error.errno or 0) not in DISK:
+        return None
+    return HeadstartError(
+        f"the system says: {error.strerror}",
+        where=str(error.filename or "output"),
+        way_out="what was finished is kept: make room, or name another place, and start again",
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart.errors import HeadstartError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def at_home(path: str | Path) -> Path:
+    """Put the home folder in the place of `~`; a user who is not known stays as written."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises where the user is unknown
 
 
 def check_folder(out: Path) -> None:
@@ -43,6 +53,39 @@ def claim(out: str | Path, *inputs: str | Path) -> Path:
         check_folder(out)
         return out
     raise HeadstartError(what, where=str(out), way_out="choose a new or an empty folder")
+
+
+def stamp(folder: Path | None, endings: Collection[str]) -> tuple[tuple[str, int, int], ...]:
+    """Say what a corpus' files are now: they need not be read again for as long as they stay.
+
+    Args:
+        folder: Of the files, or of folders of them; None has none.
+        endings: Of the files that count.
+    """
+    found: list[tuple[str, int, int]] = []
+    for file in [] if folder is None else sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        if file.suffix in endings:
+            with suppress(FileNotFoundError):  # deleted since
+                state = file.stat()
+                found.append((str(file), state.st_mtime_ns, state.st_size))
+    return tuple(found)
+
+
+def settle(*places: Path) -> None:
+    """Bring files, and all files of folders, to the disk before something says that they are whole.
+
+    Raises:
+        OSError: One of them cannot be.
+    """
+    for place in places:
+        for path in [place] if place.is_file() else [p for p in place.rglob("*") if p.is_file()]:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file is what a killed process left of one that it wrote."""
+    return name.startswith(".") and name.endswith(".partial")
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:

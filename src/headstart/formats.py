@@ -7,7 +7,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -130,9 +129,10 @@ def _jsonl(path: Path, wanted: Collection[str]) -> pa.Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise _broken(path, f"not JSON ({error.msg})", number) from error
+            row = json.loads(line, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            why = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise _broken(path, f"not JSON ({why})", number) from error
         if not isinstance(row, dict):
             raise _broken(path, "not a JSON object", number)
         rows.append((number, cast("dict[str, object]", row)))
@@ -140,14 +140,18 @@ def _jsonl(path: Path, wanted: Collection[str]) -> pa.Table:
     return pa.table({name: _column(path, name, rows) for name in columns})
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no value of JSON")
+
+
 def _column(path: Path, name: str, rows: list[tuple[int, dict[str, object]]]) -> pa.Array:
     try:
         return pa.array([row.get(name) for _, row in rows])
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:  # Arrow's, and half a surrogate pair
         kinds = {n: type(row[name]) for n, row in rows if row.get(name) is not None}
         first = next(iter(kinds.values()))
         line = next((n for n, kind in kinds.items() if kind is not first), None)
-        raise _broken(path, f"column {name!r} mixes types ({error})", line) from error
+        raise _broken(path, f"column {name!r} is not of one type ({error})", line) from error
 
 
 def _csv(path: Path, wanted: Collection[str]) -> pa.Table:
@@ -180,6 +184,8 @@ def _separated(
     path: Path, wanted: Collection[str], rows: Iterator[tuple[int, list[str]]]
 ) -> pa.Table:
     _, header = next(rows, (1, list[str]()))
+    if twice := {name for name in header if name in wanted and header.count(name) > 1}:
+        raise _broken(path, f"column {min(twice)!r} stands twice in the header", 1)
     columns: list[list[str]] = [[] for _ in header]
     for number, row in rows:
         if row in ([], [""]):
@@ -282,16 +288,3 @@ READERS: Mapping[str, Reader] = {
 
 TEXT_READERS: Mapping[str, Reader] = {**READERS, ".txt": _plain}
 """The formats of text without labels."""
-
-
-def stamp(
-    folder: Path | None, readers: Collection[str] = READERS
-) -> tuple[tuple[str, int, int], ...]:
-    """Say what a corpus' files are now: they need not be read again for as long as they stay."""
-    found: list[tuple[str, int, int]] = []
-    for file in [] if folder is None else sorted([*folder.glob("*"), *folder.glob("*/*")]):
-        if file.suffix in readers:
-            with suppress(FileNotFoundError):  # deleted since
-                state = file.stat()
-                found.append((str(file), state.st_mtime_ns, state.st_size))
-    return tuple(found)

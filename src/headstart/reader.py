@@ -21,6 +21,7 @@ from transformers import AutoConfig
 from headstart.errors import HeadstartError
 from headstart.families import family_of
 from headstart.fitting import Fit, fit
+from headstart.folders import at_home
 from headstart.layout import ARCHITECTURES, Family, Head
 from headstart.selection import Selection
 from headstart.store import TYPES, Room, Stored, stored
@@ -107,7 +108,7 @@ def read_config(named: Named) -> PreTrainedConfig:
     Raises:
         HeadstartError: There is none, it is broken, or its family has no table.
     """
-    folder = Path(named).expanduser()
+    folder = at_home(named)
     if not folder.is_dir():
         folder = _fetch(str(named), ["config.json"])
     family_of(_read_json(folder / "config.json"))
@@ -223,7 +224,7 @@ def find_folder(named: Named) -> Path:
     Raises:
         HeadstartError: There is no such folder and no such model.
     """
-    folder = Path(named).expanduser()
+    folder = at_home(named)
     return folder if folder.is_dir() else _fetch(str(named), _WANTED)
 
 

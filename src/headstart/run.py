@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
+from headstart.folders import settle
 from headstart.forecast import describe, how_long
 from headstart.groundwork import check_texts, reads_text, text_fingerprints
 from headstart.loading import expand, load_recipe, signature
@@ -22,7 +22,7 @@ from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import open_accelerator
 from headstart.record import Record, read_record, remarks
 from headstart.results import Costs, Trained, record_of, write_predictions
-from headstart.runfolder import alone_in, let_go, refuse_taken, take
+from headstart.runfolder import alone_in, clear, let_go, refuse_taken, take
 from headstart.stages import base_of, fingerprint_of, job_for, open_teacher, teacher_data
 from headstart.starts import start_of
 from headstart.teacher import teacher_pass
@@ -87,6 +87,8 @@ def run(
             key = run_signature(recipe, session.shared, rate_of=tried_by)
             earlier = take(recipe, out, key)
         if earlier is not None:
+            if accelerator.is_main_process:
+                clear(out)
             say(f"{out} holds this run already; nothing to do")
             return earlier
         return _whole(session, key)
@@ -105,8 +107,7 @@ def _whole(session: Session, key: str) -> Record:
         raise
     session.accelerator.end_training()
     if session.accelerator.is_main_process:
-        for spent in ("state", "starts"):
-            shutil.rmtree(out / spent, ignore_errors=True)
+        clear(out)
     return record
 
 
@@ -196,6 +197,7 @@ def _work(session: Session, key: str) -> Record:
         )
         kept = out / "predictions" / "test.parquet"
         write_predictions(kept, text, logits["test"], answers["test"])
+        settle(out / "student", kept)
         record.write(out / "record.json")
     accelerator.wait_for_everyone()
     for line in remarks(record):

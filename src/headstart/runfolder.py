@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from headstart.errors import HeadstartError
-from headstart.folders import atomic_write, check_folder
+from headstart.folders import atomic_write, check_folder, is_partial
 from headstart.loading import to_yaml
 from headstart.record import read_record
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.record import Record
 
 LOCK = ".lock"
+SPENT = ("state", "starts")  # of a run that is done
 SHARED = ("base", "teachers", "passes", "starts")  # found by what they hold, whoever made them
 
 
@@ -27,12 +29,17 @@ def refuse_taken(out: Path) -> None:
     """Refuse a file, and a folder that holds something else, before anything is written."""
     check_folder(out)
     is_run = (out / "recipe.yaml").exists()
-    if out.exists() and not is_run and any(e.name not in (LOCK, *SHARED) for e in out.iterdir()):
+    if out.exists() and not is_run and _own(out) - {LOCK, *SHARED}:
         raise HeadstartError(
             "the output folder is not empty, and holds no run",
             where=str(out),
             way_out="choose an empty or a new folder",
         )
+
+
+def _own(out: Path) -> set[str]:
+    """Name what a folder holds, but for what a killed process left half-written."""
+    return {entry.name for entry in out.iterdir() if not is_partial(entry.name)}
 
 
 @contextmanager
@@ -72,7 +79,13 @@ def take(recipe: Recipe, out: Path, key: str) -> Record | None:
     return None
 
 
+def clear(out: Path) -> None:
+    """Take away what a finished run needs no more, and models that killed processes left."""
+    for spent in (*(out / name for name in SPENT), *out.glob(".student.*")):
+        shutil.rmtree(spent, ignore_errors=True)
+
+
 def let_go(out: Path) -> None:
     """Leave a folder to the mended recipe, where the faulty one has made nothing of its own."""
-    if {entry.name for entry in out.iterdir()} <= {"recipe.yaml", LOCK, *SHARED}:
+    if _own(out) <= {"recipe.yaml", LOCK, *SHARED}:
         (out / "recipe.yaml").unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from headstart.errors import nearest
+from headstart.folders import at_home
 
 Task = Literal["classification", "tagging"]
 
@@ -118,7 +119,7 @@ Word = Annotated[str, Field(min_length=1)]
 Words = Annotated[tuple[Word, ...], AfterValidator(_distinct)]
 ObjectiveName = Annotated[str, AfterValidator(_objective)]
 RunName = Annotated[str, AfterValidator(_plain)]
-Place = Annotated[Path, AfterValidator(Path.expanduser)]
+Place = Annotated[Path, AfterValidator(at_home)]
 
 
 class Part(BaseModel):

@@ -15,8 +15,8 @@ from headstart import checkpoint, packed
 from headstart.calibration import every_text, unlabelled
 from headstart.console import say
 from headstart.corpus import epoch_order, load_corpus, read_corpus
-from headstart.folders import atomic_write
-from headstart.formats import TEXT_READERS, stamp
+from headstart.folders import atomic_write, settle, stamp
+from headstart.formats import READERS, TEXT_READERS
 from headstart.pieces import check_pieces, load_tokenizer
 from headstart.reader import PACKAGED, find_folder
 from headstart.recipe import RESULT_VERSION
@@ -105,7 +105,7 @@ def base_of(recipe: Recipe, folder: Path) -> str | None:
         return base
     deciding = {"corpus", "folder", "revision", "text", "columns", "languages", "zero_shot"}
     which = recipe.data.model_dump_json(include=deciding)
-    files = stamp(recipe.data.folder), stamp(recipe.data.text, TEXT_READERS)
+    files = stamp(recipe.data.folder, READERS), stamp(recipe.data.text, TEXT_READERS)
     key = hashlib.sha256(f"{recipe.task}|{which}|{files}".encode()).hexdigest()[:16]
     place = folder / "base" / key  # its pieces are those of this text
     if not (place / "config.json").exists():
@@ -196,11 +196,13 @@ def _finetuned(recipe: Recipe, base: str, folder: Path, accelerator: Accelerator
             say(f"fine-tuning the teacher from {base}")
             state = place / "state"
             job = job_for(text, settings, accelerator, seed=seed, folder=state, label="teacher")
-            progress, _ = learn(start.to(accelerator.device), job, floor=text.floor)
+            progress, trials = learn(start.to(accelerator.device), job, floor=text.floor)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
                 checkpoint.save_model(start, tokenizer, place / "model")
-                cost = {"seconds": progress.seconds, "curve": progress.curve}
+                settle(place / "model")
+                seconds = progress.seconds + sum(trial.seconds for trial in trials)
+                cost = {"seconds": seconds, "curve": progress.curve}
                 atomic_write(made, json.dumps(cost, indent=2) + "\n")
                 shutil.rmtree(state, ignore_errors=True)
             accelerator.wait_for_everyone()

@@ -16,14 +16,14 @@ from filelock import FileLock, Timeout
 from headstart.board import DONE, ELSEWHERE, LEFT, Board, shown
 from headstart.console import say
 from headstart.errors import HeadstartError
-from headstart.folders import atomic_write, check_folder
+from headstart.folders import atomic_write, check_folder, is_partial
 from headstart.forecast import describe, how_long, rated
 from headstart.groundwork import text_fingerprints
 from headstart.loading import expand, load_recipe, to_yaml
 from headstart.metrics import main_metric
 from headstart.record import read_record, read_runs, write_runs
 from headstart.run import run, run_signature
-from headstart.runfolder import LOCK, SHARED
+from headstart.runfolder import LOCK, SHARED, clear
 from headstart.stages import base_of
 from headstart.tune import searches
 
@@ -179,8 +179,8 @@ def _refuse_taken(out: Path) -> None:
         )
     known = {*SHARED, "runs", LOCK}
     if out.exists() and not (out / "study.yaml").exists():
-        strange = [entry.name for entry in out.iterdir() if entry.name not in known]
-        if strange:
+        names = (entry.name for entry in out.iterdir())
+        if strange := [name for name in names if not (name in known or is_partial(name))]:
             raise HeadstartError(
                 f"the output folder holds {strange[0]}, and no study",
                 where=str(out),
@@ -204,6 +204,7 @@ def _refuse_others(out: Path, keys: set[str]) -> None:
 def _attempt(one: Planned, board: Board, *, shared: Path) -> bool:
     """Make one run, unless it is done or another process is at it."""
     if one.is_done:
+        clear(one.place)
         if board.states[one.name] != DONE:
             board.states[one.name] = DONE
             board.notes[one.name] = ELSEWHERE

@@ -13,7 +13,8 @@ import pyarrow as pa
 from headstart.corpus import load_corpus, narrowed
 from headstart.encode import encode
 from headstart.evaluate import cross_entropy, mean_score, predict, score_languages
-from headstart.formats import stamp
+from headstart.folders import stamp
+from headstart.formats import READERS
 from headstart.objectives import UNLABELLED
 from headstart.sources import COLUMNS
 from headstart.train import Dev
@@ -90,7 +91,7 @@ def open_text(
     """
     chosen = None if learned is None else tuple(learned)
     reader = _Reader(_what_it_is(tokenizer), tokenizer)
-    return _tokenized(cast("Hashable", data), task, chosen, reader, stamp(data.folder))
+    return _tokenized(cast("Hashable", data), task, chosen, reader, stamp(data.folder, READERS))
 
 
 @dataclass(frozen=True, slots=True)

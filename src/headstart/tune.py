@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -83,9 +84,13 @@ def _try(model: PreTrainedModel, job: Job, rate: float, steps: int) -> Trial:
 
 def _ranked(trials: Sequence[Trial], floor: float) -> list[Trial]:
     """Put the best first: by dev score, or by dev loss while scores hardly leave the floor."""
+
+    def loss(trial: Trial) -> float:
+        return trial.dev_loss if math.isfinite(trial.dev_loss) else math.inf
+
     if not _learned(trials, floor):
-        return sorted(trials, key=lambda trial: trial.dev_loss)
-    return sorted(trials, key=lambda trial: (-trial.dev, trial.dev_loss))
+        return sorted(trials, key=loss)
+    return sorted(trials, key=lambda trial: (-trial.dev, loss(trial)))
 
 
 def _beyond(trials: Sequence[Trial], floor: float) -> float | None:
