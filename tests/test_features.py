@@ -16,6 +16,7 @@ from headstart.flow import Solve
 from headstart.objectives import FEATURES
 from headstart.prepare import open_accelerator
 from headstart.recipe import Refit
+from headstart.selection import full
 from headstart.settings import Term
 from headstart.stream import after
 from headstart.student import make_selected, make_student
@@ -26,7 +27,7 @@ from test_train import drawn, job
 from tiny import VARIANTS, tiny_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from transformers import PreTrainedModel
 
@@ -60,13 +61,15 @@ def test_a_full_copy_has_no_loss(variant: str) -> None:
 
 
 def law_a_reordered_copy_has_no_loss(
-    variant: str, told: Callable[[Selection], Selection] = lambda chosen: chosen
+    variant: str,
+    told: Callable[[Selection], Selection] = lambda chosen: chosen,
+    terms: Mapping[str, Term] = BOTH,
 ) -> None:
     rotary = variant.startswith("modernbert")
     teacher = tiny_model(variant).double()
     chosen = reordered(selection_of(teacher), inside_heads=not rotary)
     student = make_selected(teacher, chosen).model.double()
-    bound = Features(teacher, told(chosen), {"hidden": Term()}).bind(student)
+    bound = Features(teacher, told(chosen), terms).bind(student)
     assert loss_of(student, bound, np.arange(9)) < 1e-6
 
 
@@ -81,6 +84,74 @@ def test_the_law_of_reordered_copies_has_teeth(variant: str) -> None:
         law_a_reordered_copy_has_no_loss(variant, lambda s: replace(s, hidden=s.hidden[::-1]))
     with pytest.raises(AssertionError):
         law_a_reordered_copy_has_no_loss(variant, lambda s: replace(s, layers=(0, 2, 1, 3)))
+    relation = {"relation": Term()}
+    with pytest.raises(AssertionError):  # heads paired by their places
+        law_a_reordered_copy_has_no_loss(variant, lambda s: full(s.teacher), relation)
+
+
+def heads_of(model: PreTrainedModel, variant: str, layer: int) -> list[list[torch.Tensor]]:
+    """Queries, keys and values of a layer, by head: (examples, positions, width) each."""
+    inside: dict[str, torch.Tensor] = {}
+    named = dict(model.named_modules())
+    if variant == "modernbert":
+        paths = [f"model.layers.{layer}.attn.Wqkv"]
+    else:
+        paths = [
+            f"bert.encoder.layer.{layer}.attention.self.{x}" for x in ("query", "key", "value")
+        ]
+    hooks = [
+        named[path].register_forward_hook(lambda _m, _i, out, path=path: inside.update({path: out}))
+        for path in paths
+    ]
+    with torch.no_grad():
+        model(**collate(text(), np.arange(9)).inputs)
+    for hook in hooks:
+        hook.remove()
+    parts = torch.cat([inside[path] for path in paths], -1).chunk(3, -1)
+    width = parts[0].shape[-1] // model.config.num_attention_heads
+    return [list(part.split(width, -1)) for part in parts]
+
+
+@pytest.mark.parametrize("variant", ["bert", "modernbert"])
+def test_each_head_is_held_against_its_own_in_its_own_layer(variant: str) -> None:
+    """Of a merged student: the sum over its heads, picked by hand."""
+    teacher = tiny_model(variant)
+    whole = make_student(teacher, shape={"layers": 2, "hidden": 16, "ffn": 20}).selection
+    width, last = whole.teacher.head_size, 1
+    heads = range(len(whole.attention[last]) // width)
+    columns = [(h + 1) % whole.teacher.heads * width + c for h in heads for c in range(width)]
+    layers = [2 + h % 2 for h in heads for _ in range(width)]  # of 0 to 3; the student keeps 1, 3
+    picked = replace(
+        whole,
+        attention=(whole.attention[0], tuple(columns)),
+        attention_of=((1,) * len(whole.attention[0]), tuple(layers)),
+    )
+    made = make_selected(teacher, picked)
+    donors = picked.donors(("attention",), last)
+    assert donors == (2, 3)
+    theirs = {layer: heads_of(teacher, variant, layer) for layer in donors if layer is not None}
+    ours = heads_of(made.model, variant, last)
+    mask = collate(text(), np.arange(9)).inputs["attention_mask"].bool()
+    expected = 0.0
+    for place, first in enumerate(picked.attention[last][::width]):
+        layer = picked.attention_of[last][place * width]
+        for part in range(3):
+            pair = ours[part][place], theirs[layer][part][first // width]
+            expected += float(relation(*pair, mask, heads=1).sum()) / 3 / len(ours[0])
+    bound = Features(teacher, picked, {"relation": Term()}).bind(made.model)
+    assert loss_of(made.model, bound, np.arange(9)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_fresh_heads_are_held_against_those_at_their_places() -> None:
+    teacher = tiny_model("bert")
+    made = make_student(teacher, shape={"hidden": 16}, source="scratch")
+    bound = Features(teacher, made.selection, {"relation": Term()}).bind(made.model)
+    ours, theirs = (heads_of(model, "bert", 3) for model in (made.model, teacher))
+    mask = collate(text(), np.arange(9)).inputs["attention_mask"].bool()
+    parts = zip(ours, theirs, strict=True)
+    pairs = [(torch.cat(a, -1), torch.cat(b, -1)) for a, b in parts]
+    expected = sum(float(relation(a, b, mask, heads=len(ours[0])).sum()) for a, b in pairs) / 3
+    assert loss_of(made.model, bound, np.arange(9)) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

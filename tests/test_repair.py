@@ -242,6 +242,20 @@ def test_numbers_out_of_range_are_told(teacher: str, numbers: dict[str, Any]) ->
         refit(student_from(teacher, layers=2), teacher, TEXTS, **numbers)
 
 
+def test_a_text_of_a_language_is_not_taken_for_a_list_either(teacher: str) -> None:
+    with pytest.raises(HeadstartError, match="one text, where a list is needed"):
+        refit(student_from(teacher, layers=2), teacher, {"de": "ein Text"})  # type: ignore[arg-type]
+
+
+def test_texts_may_come_one_by_one(teacher: str) -> None:
+    students = [student_from(teacher, layers=2) for _ in range(2)]
+    some = next(iter(TEXTS.values()))
+    refit(students[0], teacher, {"en": some}, merge=False)
+    refit(students[1], teacher, {"en": iter(some)}, merge=False)  # type: ignore[dict-item]
+    for a, b in zip(students[0].parameters(), students[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_text_is_not_taken_for_a_list_of_letters(teacher: str) -> None:
     with pytest.raises(HeadstartError, match="one text, where a list is needed"):
         refit(student_from(teacher, layers=2), teacher, "one text")

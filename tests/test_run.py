@@ -286,6 +286,29 @@ def test_the_signature_sees_what_lies_in_the_base(tmp_path: Path, file: str) -> 
     assert run_signature(recipe, tmp_path / "out") != before
 
 
+def test_where_a_model_lies_does_not_decide(out: Path, recipe: Recipe, tmp_path: Path) -> None:
+    (model,) = (out / "teachers").glob("*/model")
+    base = str(recipe.teacher.base)
+    for name, folder in (("teacher", model), ("base", base)):
+        shutil.copytree(folder, tmp_path / name)
+
+    def key(**named: str) -> str:
+        given = {f"teacher.{part}": place for part, place in named.items()}
+        return run_signature(apply(recipe, {"init.source": "base", **given}), tmp_path)
+
+    moved = str(tmp_path / "teacher")
+    assert key(model=str(model)) == key(model=moved) == key(model=moved, base=f"{tmp_path}/base")
+    assert key(base=base) == key(base=f"{tmp_path}/base") != key(model=str(model))
+
+
+def test_a_teacher_whose_loss_is_no_number_is_not_kept(recipe: Recipe, tmp_path: Path) -> None:
+    wild = {"teacher.finetune.learning_rate": 1e38, "teacher.finetune.warmup": 0.0}
+    with pytest.raises(HeadstartError, match="the loss is no number") as caught:
+        run(apply(recipe, wild), tmp_path / "run")
+    assert caught.value.where == "teacher.finetune"
+    assert not list(tmp_path.glob("run/teachers/*/made.json"))
+
+
 def test_the_signature_sees_text_that_only_the_teacher_reads(tmp_path: Path) -> None:
     recipe = apply(world(tmp_path), {"data.examples_per_language": 6})
     more = apply(recipe, {"teacher.examples_per_language": 24})

@@ -18,23 +18,25 @@ from torch.nn import functional as F
 from headstart.assembly import prefix_of
 from headstart.errors import HeadstartError
 from headstart.flow import Solve, Tap, out_of
-from headstart.layout import shape_of
+from headstart.layout import lengths, shape_of
 from headstart.objectives import FEATURES
 from headstart.reader import open_model
 from headstart.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Mapping, Sequence
 
     from torch import nn
     from transformers import PreTrainedModel
 
     from headstart.encode import Batch
+    from headstart.layout import Axis, Head
     from headstart.selection import Selection
     from headstart.settings import Term
     from headstart.walk import Read
 
 PARTS = 3  # queries, keys and values of a layer
+COPIES = ("teacher", "base")  # sources whose heads are some of the teacher's own
 
 
 def hidden(student: Tensor, teacher: Tensor) -> Tensor:
@@ -118,8 +120,6 @@ class Bound:
                 where="train.objective",
                 way_out="distil from the model that it was cut from, or leave hidden and relation",
             )
-        # A head keeps its width, so that both widths are multiples of what the counts share.
-        self.heads = gcd(shape_of(family, opened.plain).heads, shape.heads)
         if "hidden" in self.weights and selection.rules["hidden"] == "principal":
             raise HeadstartError(
                 "hidden compares channels, but the student's stream runs along directions",
@@ -127,17 +127,32 @@ class Bound:
                 way_out="leave hidden out, or refit with directions: kept",
             )
         last = len(selection.layers) - 1
+        step = next(s for s in family.flow.layer if isinstance(s, Solve))
+        # Its own heads, each in the layer that it comes from; else, since a head keeps its width
+        # and both widths are multiples of what the counts share, as many parts of each.
+        ours = shape_of(family, opened.plain).heads
+        self.own = selection.source in COPIES
+        self.heads = ours if self.own else gcd(ours, shape.heads)
+        donors = selection.donors(("attention",), last) if self.own else (selection.layers[last],)
 
-        def taps(model: nn.Module, head: str, layers: tuple[int, ...]) -> tuple[Walk, Places]:
-            prefix = prefix_of(family, head)  # pyright: ignore[reportArgumentType]
+        def taps(
+            model: nn.Module, head: Head, layers: Sequence[int], donors: Sequence[int | None]
+        ) -> tuple[Walk, Places]:
+            prefix = prefix_of(family, head)
             blocks = [out_of(family.flow.block).at(prefix, layer) for layer in layers]
-            step = next(s for s in family.flow.layer if isinstance(s, Solve))
-            maps = [out_of(path).at(prefix, layers[last]) for path in step.maps]
+            maps = [[out_of(path).at(prefix, at) for at in donors] for path in step.maps]
             return Walk(model, [tap.path for tap in blocks]), Places(blocks, maps)
 
-        self.student, self.ours = taps(student, opened.head, tuple(range(last + 1)))
-        self.teacher, self.theirs = taps(features.teacher, theirs.head, selection.layers)
+        self.student, self.ours = taps(student, opened.head, range(last + 1), [last])
+        self.teacher, self.theirs = taps(features.teacher, theirs.head, selection.layers, donors)
         self.kept = torch.tensor(selection.hidden, device=student.device)
+        self.parts = PARTS // len(step.maps)  # a fused map gives all three
+        axes: tuple[Axis, ...] = ("attention",) * self.parts
+        sizes = lengths(family, theirs.plain)
+        kept = [selection.keep(axes, last, sizes, donor) for donor in donors]
+        self.columns = [torch.tensor(columns, device=student.device) for columns in kept]
+        places = [i for donor in donors for i in selection.places(axes, last, donor)]
+        self.order = torch.tensor(places, device=student.device).argsort()
 
     @contextmanager
     def watch(self) -> Generator[Read]:
@@ -158,7 +173,10 @@ class Bound:
             parts.append(self.weights["hidden"] * torch.stack(far).mean())
         if "relation" in self.weights:
             pairs = zip(self.ours.maps, self.theirs.maps, strict=True)
-            far = [self._relations(found[a][0], there[b][0], mask) for a, b in pairs]
+            far = [
+                self._relations(found[a][0], [there[b][0].clone() for b in each], mask)
+                for (a,), each in pairs
+            ]
             parts.append(self.weights["relation"] * torch.stack(far).sum() / PARTS)
         return torch.stack(parts).sum()
 
@@ -166,22 +184,25 @@ class Bound:
         theirs = theirs.clone()[mask]  # what was read in inference mode cannot enter a gradient
         return hidden(ours[mask], theirs[:, self.kept]).sum()
 
-    def _relations(self, ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
-        count = PARTS // len(self.ours.maps)  # a fused map gives all three
-        pairs = zip(ours.chunk(count, -1), theirs.clone().chunk(count, -1), strict=True)
+    def _relations(self, ours: Tensor, theirs: Sequence[Tensor], mask: Tensor) -> Tensor:
+        whole = theirs[0]
+        if self.own:
+            pairs = zip(theirs, self.columns, strict=True)
+            whole = torch.cat([part[..., columns] for part, columns in pairs], -1)[..., self.order]
+        pairs = zip(ours.chunk(self.parts, -1), whole.chunk(self.parts, -1), strict=True)
         return torch.stack([relation(a, b, mask, heads=self.heads).sum() for a, b in pairs]).sum()
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where features are read in one model: after each layer, and in the last kept layer."""
+    """Where features are read in one model."""
 
-    blocks: list[Tap]
-    maps: list[Tap]
+    blocks: list[Tap]  # after each kept layer
+    maps: list[list[Tap]]  # what gives queries, keys, values: each in every layer of its heads
 
     def taps(self, terms: Mapping[str, float]) -> list[Tap]:
         """List what some terms need."""
         return [
             *(self.blocks if "hidden" in terms else ()),
-            *(self.maps if "relation" in terms else ()),
+            *(tap for each in self.maps if "relation" in terms for tap in each),
         ]

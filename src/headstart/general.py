@@ -101,7 +101,8 @@ def judging(sample: Sample, tokens: int) -> list[Ints]:
 
 @torch.no_grad()
 def far(bound: Bound, model: PreTrainedModel, sample: Sample, judges: Sequence[Ints]) -> float:
-    """Measure the loss on batches, for each token; the model is left in evaluation mode."""
+    """Measure the loss on batches, for each token, without dropout."""
+    was_training = model.training
     model.eval()
     total, tokens = 0.0, 0
     for index in judges:
@@ -110,4 +111,5 @@ def far(bound: Bound, model: PreTrainedModel, sample: Sample, judges: Sequence[I
             model(**batch.inputs)
         total += float(bound.loss(seen, batch))
         tokens += int(sample.encoded.lengths[index].sum())
+    model.train(was_training)
     return total / tokens

@@ -113,7 +113,9 @@ def signature(recipe: Recipe, **extra: str) -> str:
         16 hexadecimal digits: the head of a SHA-256 over canonical JSON.
     """
     dropped = NOT_DECIDING if recipe.teacher.model is None else NOT_DECIDING | ONLY_WITHOUT_MODEL
-    settings = without(dumped(recipe), dropped | _unsaid(recipe))
+    places = (("teacher.model", "teacher"), ("teacher.base", "base"))
+    printed = {key for key, name in places if name in extra}  # wherever these lie
+    settings = without(dumped(recipe), dropped | _unsaid(recipe) | printed)
     content = {"recipe": settings, "extra": extra, "result_version": RESULT_VERSION}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

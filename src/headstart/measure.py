@@ -179,6 +179,12 @@ class _Meter:
         taps = [*self.taps["heads"], *self.taps["ffn"]]
         with torch.enable_grad(), self.walk.watching(taps) as found:
             logits = unit_logits(self.walk.model(**batch.inputs).logits, batch).float()
+            if not bool(logits.isfinite().all()):
+                raise HeadstartError(
+                    "an answer of the teacher is infinite or no number",
+                    where="taylor, which ranks heads and neurons by it",
+                    way_out="look at the teacher's weights, or set train.precision to fp32",
+                )
             drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=rng)[:, 0]
             loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
             slopes = torch.autograd.grad(loss, [found[tap][0] for tap in taps])

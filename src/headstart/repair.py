@@ -15,7 +15,7 @@ from headstart.folders import claim
 from headstart.layout import shape_of
 from headstart.merging import merged
 from headstart.pieces import load_tokenizer
-from headstart.prepare import has_fast_bf16
+from headstart.prepare import has_fast_bf16, open_accelerator
 from headstart.reader import Named, most_positions, open_model, read_selection
 from headstart.recipe import Refit
 from headstart.refit import check_models
@@ -92,11 +92,12 @@ def refit(  # noqa: PLR0913 - all but three have defaults
                 way_out="give tokenizer=, or name the teacher's folder",
             )
         tokenizer = load_tokenizer(teacher)
-    if isinstance(texts, str):
+    named = texts if isinstance(texts, Mapping) else {"": texts}
+    if any(isinstance(some, str) for some in named.values()):
         raise HeadstartError(
             "one text, where a list is needed", where="texts", way_out="give [text, ...]"
         )
-    named = texts if isinstance(texts, Mapping) else {"": texts}
+    named = {language: [*some] for language, some in named.items()}
     asked = ask(tokens, ridge, directions)
     kept, _ = _refit(
         student, teacher, selection, named, tokenizer=tokenizer, asked=asked, merge=merge, seed=seed
@@ -155,6 +156,7 @@ def refit_folder(
     tokenizer = load_tokenizer(student)
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)
+    nn.Module.to(model, open_accelerator().device)
     kept, done = _refit(
         model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, merge=merge, seed=seed
     )

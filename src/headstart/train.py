@@ -268,7 +268,8 @@ def _judge(model: PreTrainedModel, job: Job, progress: Progress, steps: int) -> 
     dev = job.evaluate(model)
     rises = dev.score > max((point["dev"] for point in progress.curve), default=-1.0)
     progress.since_best = 0 if rises else progress.since_best + 1
-    if (dev.score, -dev.loss) > (progress.best_score, -progress.best_loss):
+    better = (dev.score, -dev.loss) > (progress.best_score, -progress.best_loss)
+    if better and math.isfinite(dev.loss):
         progress.best_score, progress.best_loss = dev.score, dev.loss
         progress.best_step = progress.step
     loss = torch.tensor(progress.loss_sum, device=job.accelerator.device)

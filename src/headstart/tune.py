@@ -150,15 +150,18 @@ def learn(
     Returns:
         How it went, and the learning rates tried, the one it was trained at first (none where one
         was given); a training that fell is among them.
+
+    Raises:
+        HeadstartError: The loss of a training that has no start to fall back to is no number.
     """
     if not searches(job.settings):
-        return fit(model, job), []
+        return _sound(fit(model, job), job), []
     first = copy.deepcopy(model.state_dict())
     trials = _remembered(job) or _keep([*trials] or choose_rate(model, job, floor=floor), job)
     while True:
         best = trials[0]
         say(f"learning rate {best.learning_rate:g}: {best.dev:.3f} on dev after {best.steps} steps")
-        progress = fit(model, replace(job, learning_rate=best.learning_rate))
+        progress = _sound(fit(model, replace(job, learning_rate=best.learning_rate)), job)
         lower = [trial for trial in trials if trial.learning_rate < best.learning_rate]
         if not lower or progress.best_score >= best.dev - CLEAR:
             return progress, trials
@@ -170,6 +173,17 @@ def learn(
             drop_state(job.folder)  # first: interrupted between the two, it only falls once more
         _keep(trials, job)
         model.load_state_dict(first)
+
+
+def _sound(progress: Progress, job: Job) -> Progress:
+    """Refuse a training that left no weights worth keeping, not even those that it began with."""
+    if progress.step and not progress.best_step and job.start is None:
+        raise HeadstartError(
+            f"{job.label}: the loss is no number at any look at dev",
+            where="train.learning_rate" if job.label != "teacher" else "teacher.finetune",
+            way_out="take a lower learning_rate, or precision fp32",
+        )
+    return progress
 
 
 def _remembered(job: Job) -> list[Trial]:
