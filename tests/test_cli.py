@@ -289,10 +289,14 @@ def test_a_recipe_is_checked_planned_run_and_reported(
     assert out.startswith("no fault: 2 runs")
     code, out, _ = command("plan", file)
     assert code == 0
-    assert [line.split()[:2] for line in out.splitlines()[1:-1]] == [
+    assert out.splitlines()[-1].startswith("time: about ")
+    assert [line.split()[:2] for line in out.splitlines()[1:-2]] == [
         ["teacher", "4"],
         ["student", "2"],
     ]
+    code, out, _ = command("plan", file, "--set", "data.folder=nowhere")
+    assert code == 0
+    assert "time: not known" in out
     code, out, _ = command("plan", file, "--measure")
     assert code == 0
     assert out.splitlines()[0].split()[-1] == "measured"

@@ -157,6 +157,12 @@ def test_columns_sort_by_their_exact_numbers(browser: Browser, out: Path) -> Non
     button.press("Enter")
     assert column() == sorted(before)
     assert page.locator("#scores th[aria-sort=ascending]").count() == 1
+    page.locator("#ways thead button").nth(5).click()  # a language, and what it loses
+    lost = page.locator("#ways tbody tr td[title]")
+    drops = [float(lost.nth(i).get_attribute("title") or "nan") for i in range(lost.count())]
+    assert len(drops) == page.locator("#ways tbody tr").count()
+    assert drops == sorted(drops, reverse=True)
+    assert len(set(drops)) > 1
     page.locator("#scores thead button").first.click()
     names = rows.locator("th").all_inner_texts()
     assert names == sorted(names, key=str.casefold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -180,6 +181,32 @@ def test_same_draws_same_numbers_and_another_seed_other_ones() -> None:
     assert first == again
     assert first.value == other.value
     assert first.error != other.error
+
+
+def test_draws_in_blocks_are_the_draws_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = simulated(np.random.default_rng(3), seeds=3, spread=0.2)
+    found = []
+    for block in (7, 1000):
+        monkeypatch.setattr("headstart.stats.BLOCK", block)
+        found.append(Bootstrap(ways, draws=100).mean(["a", "b"], gap))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("hits", "is_known"), [(4, True), (1, False)])
+def test_a_few_draws_without_a_share_do_not_take_its_interval(hits: int, is_known: bool) -> None:
+    """A share of a teacher that is right four times in 200: two draws of a hundred have none."""
+    some = np.zeros((3, 200))
+    some[:, :hits] = 1
+    ways = {"student": {"xx": right(some)}, "teacher": {"xx": replace(right(some[:1]), seeds=())}}
+
+    def share(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.divide(
+            a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b > 0
+        )
+
+    found = Bootstrap(ways).mean(["student", "teacher"], share)
+    assert found.value == 1.0
+    assert bool(np.isnan(found.error or 0.0)) is not is_known
 
 
 def test_scores_are_ratios_of_sums() -> None:

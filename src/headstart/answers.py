@@ -41,6 +41,7 @@ class Line(NamedTuple):
     zero_shot: str
     kept_zero_shot: str
     worst: str
+    drop: float | None  # the same without the language, as a share of 1
     steps: tuple[str, ...]
     rise: str
     marks: str
@@ -138,10 +139,11 @@ def _line(insight: Insight, column: Column) -> Line:
     shares = [points(k.share, span=SHARE) if k else "-" for k in told.values()]
     each = insight.kept_by_language(column)
     worst = max(each, key=lambda lang: each[lang].below.value, default="")
-    drop = f"{worst} {points(each[worst].below)}" if worst else "-"
+    told_worst = f"{worst} {points(each[worst].below)}" if worst else "-"
     return Line(
         column.name, about(insight.way_of(column), column),
-        scores[0], shares[0], scores[1], shares[1], drop,
+        scores[0], shares[0], scores[1], shares[1], told_worst,
+        each[worst].below.value if worst else None,
         tuple(steps_to(column, share) for share in SHARES),
         "-" if column.rise is None else f"{100 * column.rise:.1f}", ", ".join(column.marks),
     )  # fmt: skip

@@ -189,6 +189,15 @@ def _checked(found: list[Found]) -> Checked:
     )
 
 
+def time_of(recipe: Recipe) -> str:
+    """Say how long a recipe's runs will take; where that cannot be known, why."""
+    try:
+        return check(recipe).time
+    except HeadstartError as fault:
+        first = (fault.parts or (fault,))[0]
+        return f"not known: {first.what} ({first.where}); headstart check tells all faults"
+
+
 def told(found: Checked, recipe: Recipe) -> list[str]:
     """Say what was found, a line each.
 

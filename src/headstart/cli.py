@@ -196,12 +196,13 @@ def plan(
     settings: Settings = None,
     measure: Annotated[bool, typer.Option("--measure", help="Time the shapes, too.")] = False,
 ) -> None:
-    """Tell the shape and size of every student that a recipe makes, and how much faster it is."""
+    """Tell shape, size and speed of every student that a recipe makes, and the time of it all."""
     from headstart.budget import megabytes
     from headstart.loading import expand, load_recipe
 
     found = load_recipe(recipe, settings or ())  # its faults do not wait for torch
     with loading():
+        from headstart.checkup import time_of
         from headstart.plan import study_sizes
     from headstart.show import show_lines, show_table
 
@@ -235,7 +236,7 @@ def plan(
         head = [*head, "measured"]
     show_table(head, rows)
     timed = "; measured: timed here, with random weights" if head[-1] == "measured" else ""
-    show_lines(f"faster: than its teacher, by estimate{timed}")
+    show_lines(f"faster: than its teacher, by estimate{timed}", f"time: {time_of(found)}")
 
 
 for _name, _verb in verbs.STEPS.items():

@@ -109,7 +109,7 @@ def base_of(recipe: Recipe, folder: Path) -> str | None:
     key = hashlib.sha256(f"{recipe.task}|{which}|{files}".encode()).hexdigest()[:16]
     place = folder / "base" / key  # its pieces are those of this text
     if not (place / "config.json").exists():
-        say(packed.quickstart_base(place, _readable(recipe)))
+        _say_once(packed.quickstart_base(place, _readable(recipe)))
     return str(place)
 
 
@@ -125,6 +125,9 @@ def fingerprint_of(named: str) -> str:
     files = sorted(file for file in folder.iterdir() if file.is_file())
     stamp = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     return _fingerprint(str(folder), stamp)
+
+
+_say_once = cache(say)  # a verb may write the base several times
 
 
 @cache

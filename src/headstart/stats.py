@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
+BLOCK = 200  # draws at once: memory for as many examples
+RARE = 0.05  # share of draws that may leave a number unknown
 LEVEL = 0.95
 
 
@@ -127,11 +129,17 @@ class Bootstrap:
             count = first[language].hits.shape[1]
             if any(way[language].hits.shape[1] != count for way in ways.values()):
                 raise _unlike(f"their examples of {language} differ in number")
-            weights = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float).T
+            drawn: dict[str, list[Floats]] = {name: [] for name in ways}
+            for block in range(0, draws, BLOCK):
+                size, equal = min(BLOCK, draws - block), np.full(count, 1 / count)
+                weights = rng.multinomial(count, equal, size=size).astype(float).T
+                for name, way in ways.items():
+                    hits, of = way[language].hits, way[language].of
+                    drawn[name].append(_ratio(hits @ weights, of @ weights))
             for name, way in ways.items():
-                counts = way[language]
-                self._point[name].append(_ratio(counts.hits.sum(1), counts.of.sum(1))[:, None])
-                self._drawn[name].append(_ratio(counts.hits @ weights, counts.of @ weights))
+                hits, of = way[language].hits.sum(1), way[language].of.sum(1)
+                self._point[name].append(_ratio(hits, of)[:, None])
+                self._drawn[name].append(np.concatenate(drawn[name], axis=1))
         self._shares = {
             seeds: _shares(len(seeds), draws, rng) for seeds in dict.fromkeys(self.seeds.values())
         }
@@ -148,7 +156,12 @@ class Bootstrap:
         """
 
         def variance(scores: Sequence[Floats]) -> Floats:
-            return np.atleast_2d(of(*scores)).var(axis=1, ddof=1)
+            found = np.atleast_2d(of(*scores))
+            unknown = np.isnan(found).mean(
+                axis=1
+            )  # such as a share of a teacher drawn without hits
+            some = np.where(unknown[:, None] > RARE, 0.0, found)
+            return np.where(unknown > RARE, np.nan, np.nanvar(some, axis=1, ddof=1))
 
         points = [np.stack(self._point[way]) for way in ways]  # languages, seeds, draws
         drawn = [np.stack(self._drawn[way]) for way in ways]
