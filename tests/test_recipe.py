@@ -184,7 +184,7 @@ FAULTS: Mapping[str, tuple[Tree, str, str]] = {
     "text without an answer": (
         {**data(text="here", text_per_language=9), "train": {"objective": {"labels": 1}}},
         "train",
-        "needs mse or kl",
+        "needs an objective besides labels",
     ),
     "nothing to refit toward": (
         {"init": {"source": "scratch", "refit": {}}},
