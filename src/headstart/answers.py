@@ -87,19 +87,23 @@ def answer(insight: Insight) -> list[str]:
     return [f"{'The student' if alone else which}{' keeps' if alone else ''} {', '.join(said)}."]
 
 
+def _moves(gain: Estimate) -> str:
+    return f"{'rises' if gain.value >= 0 else 'changes'} by {points(gain)}"
+
+
 def _credit(insight: Insight, found: Attribution) -> list[str]:
     start, told = found.part("initialization"), found.part("distillation")
     setting = f" ({found.setting})" if found.setting else ""
     read = {way.name for way in found.ways}
     columns = [column for column in insight.table.columns if column.name in read]
     said = [
-        f"From {found.first.arm} to {found.last.arm}{setting},{_after(columns)} the score rises by "
-        f"{points(found.whole.trained_on)} points on {insight.trained}: initialization "
+        f"From {found.first.arm} to {found.last.arm}{setting},{_after(columns)} the score "
+        f"{_moves(found.whole.trained_on)} points on {insight.trained}: initialization "
         f"brings {points(start.trained_on)}, distillation {points(told.trained_on)}."
     ]
     if found.whole.zero_shot and start.zero_shot and told.zero_shot:
         said.append(
-            f"On zero-shot languages it rises by {points(found.whole.zero_shot)}: initialization "
+            f"On zero-shot languages it {_moves(found.whole.zero_shot)}: initialization "
             f"brings {points(start.zero_shot)}, distillation {points(told.zero_shot)}."
         )
     if still := [f"{c.name} ({100 * (c.rise or 0.0):+.1f})" for c in columns if c.still_rises]:

@@ -155,7 +155,7 @@ class Recipe(Part):
         learns = isinstance(data, Data) and data.text_per_language is not None
         weights = {name: term.weight for name, term in train.objective.items()}
         if learns and not any(weights[name] > 0 for name in weights if name != "labels"):
-            raise ValueError("data.text_per_language needs an objective besides labels in the objective")
+            raise ValueError("data.text_per_language needs an objective besides labels")
         return train
 
     @field_validator("init")
