@@ -20,6 +20,7 @@ from headstart.families import FAMILIES
 from headstart.flow import Rescale, Solve, Tap, out_of
 from headstart.recipe import Refit
 from headstart.refit import refit
+from headstart.ridge import Sums, best_change
 from headstart.sides import Scratch, Side
 from headstart.student import Made, make_selected, make_student
 from headstart.walk import Sample, Walk
@@ -163,8 +164,7 @@ def errors(fitted: Sequence[Fitted]) -> list[tuple[float, float]]:
     return [(one.before, one.after) for one in fitted]
 
 
-@pytest.mark.parametrize(("variant", "head"), EVERY)
-def test_no_map_is_made_worse(variant: str, head: Head) -> None:
+def law_no_map_is_made_worse(variant: str, head: Head) -> None:
     teacher, made = small(variant, head)
     fitted = refit(made.model, teacher, made.selection, sample(head))
     assert all(one.after <= one.before + 1e-12 for one in fitted)
@@ -172,6 +172,26 @@ def test_no_map_is_made_worse(variant: str, head: Head) -> None:
     assert sum(one.ridge is not None for one in fitted) > len(fitted) / 2
     names = [one.name for one in fitted]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("variant", "head"), EVERY)
+def test_no_map_is_made_worse(variant: str, head: Head) -> None:
+    law_no_map_is_made_worse(variant, head)
+
+
+def test_the_law_of_no_worse_maps_has_teeth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: each change has the wrong sign."""
+
+    def backward(name: str, fit: Any, held_out: Any, ridges: Sequence[float]) -> Any:
+        change, told = best_change(name, fit, held_out, ridges)
+        if change is None:
+            return None, told
+        after, held_out_after = (sums.unexplained(-change) for sums in (fit, held_out))
+        return -change, replace(told, after=after, held_out_after=held_out_after)
+
+    monkeypatch.setattr("headstart.places.best_change", backward)
+    with pytest.raises(AssertionError):
+        law_no_map_is_made_worse("bert", "classification")
 
 
 def apart(
@@ -336,12 +356,30 @@ def test_the_law_of_what_is_kept_has_teeth() -> None:
             law_what_is_kept_is_what_would_be_computed("bert", mistake)
 
 
-@pytest.mark.parametrize("variant", ["bert", "deberta-v2", "modernbert"])
-def test_the_order_of_batches_changes_nothing(variant: str) -> None:
+def law_the_order_of_batches_changes_nothing(variant: str) -> None:
     seen = sample()
     other = replace(seen, fit=seen.fit[::-1], held_out=seen.held_out[::-1])
     pairs = zip(weights_after(variant, seen), weights_after(variant, other), strict=True)
     assert all(torch.allclose(a, b, atol=2e-4) for a, b in pairs)
+
+
+@pytest.mark.parametrize("variant", ["bert", "deberta-v2", "modernbert"])
+def test_the_order_of_batches_changes_nothing(variant: str) -> None:
+    law_the_order_of_batches_changes_nothing(variant)
+
+
+def test_the_law_of_the_order_of_batches_has_teeth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: sums forget the batches before the last."""
+    add = Sums.add
+
+    def forgetful(self: Sums, *rows: torch.Tensor) -> None:
+        for name in ("rows", "xx", "xe", "ee", "t", "tt"):
+            getattr(self, name).zero_()
+        add(self, *rows)
+
+    monkeypatch.setattr(Sums, "add", forgetful)
+    with pytest.raises(AssertionError):
+        law_the_order_of_batches_changes_nothing("bert")
 
 
 def test_a_student_in_training_mode_is_refitted_without_dropout() -> None:
