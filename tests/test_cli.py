@@ -353,6 +353,10 @@ def test_a_fault_of_the_disk_is_told(command: Command, tmp_path: Path) -> None:
     code, _, err = command("run", tmp_path / "r.yaml", tmp_path / "file" / "out")
     assert code == 2
     assert "the system says: Not a directory" in err
+    assert "make room" not in err
+    full = of_the_disk(OSError(errno.ENOSPC, "No space left on device", "x"))
+    assert full is not None
+    assert "make room" in full.way_out
     assert of_the_disk(OSError(errno.ENOENT, "no such file", "x")) is None  # may be our own
 
 

@@ -74,6 +74,8 @@ def test_a_language_that_is_one_of_many_says_so() -> None:
     gain = Estimate(0.05, 0.01, 40.0, 0.01)
     rows = (Row("aa", (0.5, 0.55), gain, 0.02, 0.4), Row("bb", (0.5, 0.55), gain, 0.001, 0.02))
     found = Comparison(("old", "new"), ((0, 1), (0, 1)), rows, 0.01, kinds_differ=True)
+    assert found.verdict(Row("cc", (0.5, 0.55), gain, 0.3, 0.3)) == "undecided"
+    assert found.verdict(Row("mean", (0.5, 0.55), gain)) == "new is better"
     assert [found.verdict(row) for row in rows] == ["new is better (unadjusted)", "new is better"]
     note = comparison_note(found)
     assert "not as one of so many" in note

@@ -232,6 +232,15 @@ def test_states_along_directions_are_not_compared_with_channels() -> None:
     assert loss_of(made.model, Features(teacher, turned, relation).bind(made.model), np.arange(4))
 
 
+def test_states_of_layers_in_another_order_are_read() -> None:
+    teacher = tiny_model("bert")
+    turned = replace(make_student(teacher, shape={"layers": 2}).selection, layers=(3, 1))
+    student = make_selected(teacher, turned).model
+    assert np.isfinite(
+        loss_of(student, Features(teacher, turned, BOTH).bind(student), np.arange(4))
+    )
+
+
 def test_another_teacher_is_refused() -> None:
     made = make_student(tiny_model("bert"), shape={"layers": 2})
     with pytest.raises(HeadstartError, match="the student was cut from"):

@@ -90,6 +90,12 @@ def test_all_of_it_is_trained_with_dropout(
     assert modes == [True] * GENERAL["steps"]
 
 
+def test_a_loss_that_is_no_number_is_not_taken_for_a_copy(made: tuple[Recipe, Path]) -> None:
+    wild = apply(made[0], {"init.general.learning_rate": 1e38})
+    with pytest.raises(HeadstartError, match="general: the loss is no number"):
+        learned(wild, made[1])
+
+
 def test_without_a_rate_nothing_is_learned(made: tuple[Recipe, Path]) -> None:
     """Planted: a training that does not train is seen by the same measure."""
     still = apply(made[0], {"init.general.learning_rate": 1e-12})

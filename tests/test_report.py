@@ -214,6 +214,12 @@ def test_the_answer_is_one_sentence_with_its_intervals(out: Path) -> None:
     assert first in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_score_that_falls_does_not_rise(tmp_path: Path) -> None:
+    worse = {name: replace(arm, keeps=1.5 - arm.keeps) for name, arm in GRID.items()}
+    first = answer(look_into(write_study(tmp_path / "a", worse)))[0]
+    assert "the score changes by -" in first
+
+
 def test_settings_are_told_apart(out: Path) -> None:
     insight = look_into(out)
     assert [found.setting for found in insight.attributions] == [

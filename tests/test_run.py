@@ -299,6 +299,10 @@ def test_where_a_model_lies_does_not_decide(out: Path, recipe: Recipe, tmp_path:
     moved = str(tmp_path / "teacher")
     assert key(model=str(model)) == key(model=moved) == key(model=moved, base=f"{tmp_path}/base")
     assert key(base=base) == key(base=f"{tmp_path}/base") != key(model=str(model))
+    unread = apply(recipe, {"teacher.model": moved, "teacher.base": None})
+    for place in (base, f"{tmp_path}/base"):
+        idle = apply(unread, {"teacher.base": place})
+        assert run_signature(idle, tmp_path) == run_signature(unread, tmp_path)
 
 
 def test_a_teacher_whose_loss_is_no_number_is_not_kept(recipe: Recipe, tmp_path: Path) -> None:

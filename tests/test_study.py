@@ -282,6 +282,19 @@ def test_another_study_does_not_take_the_place_of_finished_runs(
     assert len(study(apply(recipe, {"train.max_steps": 0, "seeds": [0]}), mine)) == 2
 
 
+def test_what_killed_processes_leave_in_finished_runs_is_taken_away(
+    made: tuple[Recipe, Path, list[Record]], tmp_path: Path
+) -> None:
+    recipe, out, records = made
+    shutil.copytree(out, mine := tmp_path / "out")
+    place = next(mine.glob("runs/*/record.json")).parent
+    before = {entry.name for entry in place.iterdir()}
+    for name in ("state", ".student.abc"):
+        (place / name).mkdir()
+    assert study(recipe, mine) == records
+    assert {entry.name for entry in place.iterdir()} == before
+
+
 def test_a_second_call_makes_nothing(made: tuple[Recipe, Path, list[Record]]) -> None:
     recipe, out, records = made
     paths = sorted(out.glob("runs/*/record.json"))

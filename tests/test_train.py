@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from headstart import state, stride, train
@@ -199,6 +200,20 @@ def test_a_damaged_state_is_refused(tmp_path: Path, accelerator: Accelerator) ->
     (tmp_path / "state-0.safetensors").write_bytes(b"half a file")
     with pytest.raises(HeadstartError, match="interrupted training cannot be read"):
         fit(fresh(), replace(job(drawn(), accelerator), folder=tmp_path))
+
+
+def test_a_state_that_finds_no_room_is_told(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_tensors: object, file: Path, **_: object) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("headstart.state.save_file", full)
+    task = replace(job(drawn(), accelerator, checkpoint_minutes=1e-9), folder=tmp_path)
+    with pytest.raises(HeadstartError, match="cannot be written: I/O error: No space"):
+        fit(fresh(), task)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_state_of_other_parameters_is_refused(tmp_path: Path, accelerator: Accelerator) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import SafetensorError
 
 from headstart.assembly import assemble, prefix_of, quiet
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, not_written
 from headstart.fitting import fit
 from headstart.labels import check_labels
 from headstart.layout import Head, entries, lengths, shape_of
@@ -216,6 +217,8 @@ def save_model(
         if selection is not None:
             (fresh / "selection.json").write_text(selection.to_json(), encoding="utf-8")
         _put(fresh, folder)
+    except SafetensorError as fault:  # how that library says that a disk is full
+        raise not_written(folder, fault) from fault
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

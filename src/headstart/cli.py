@@ -196,7 +196,7 @@ def plan(
     settings: Settings = None,
     measure: Annotated[bool, typer.Option("--measure", help="Time the shapes, too.")] = False,
 ) -> None:
-    """Tell shape, size and speed of every student that a recipe makes, and the time of it all."""
+    """Tell shape, size and speed of every student of a recipe, and, from its text, the time."""
     from headstart.budget import megabytes
     from headstart.loading import expand, load_recipe
 

@@ -80,10 +80,10 @@ class Comparison:
             beyond = (1 - self.margin) ** row.examples
         if beyond is not None and beyond < ALPHA:
             return f"equivalent within {100 * self.margin:g}"
-        if interval[0] <= 0 <= interval[1]:
+        if interval[0] <= 0 <= interval[1] or (row.p or 0.0) >= ALPHA:
             return "undecided"
-        alone = row.adjusted is not None and row.adjusted >= ALPHA  # one of many languages
-        return f"{self.names[interval[0] > 0]} is better" + " (unadjusted)" * alone
+        is_one_of_many = (row.adjusted or 0.0) >= ALPHA
+        return f"{self.names[interval[0] > 0]} is better" + " (unadjusted)" * is_one_of_many
 
 
 def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> Comparison:

@@ -57,17 +57,29 @@ def combine(faults: Sequence[HeadstartError], *, where: str) -> HeadstartError:
     return whole
 
 
-DISK = ("ENOSPC", "EDQUOT", "EACCES", "EPERM", "EROFS", "ENOTDIR", "ENAMETOOLONG", "EIO")
+ROOM = ("ENOSPC", "EDQUOT", "EFBIG")
+PLACE = ("EACCES", "EPERM", "EROFS", "ENOTDIR", "ENAMETOOLONG", "EIO")
 
 
 def of_the_disk(error: OSError) -> HeadstartError | None:
     """Turn the system's fault of a place into ours; None where it may be the program's own."""
-    if errno.errorcode.get(error.errno or 0) not in DISK:
+    name = errno.errorcode.get(error.errno or 0)
+    if name not in ROOM + PLACE:
         return None
     return HeadstartError(
         f"the system says: {error.strerror}",
         where=str(error.filename or "output"),
-        way_out="what was finished is kept: make room, or name another place, and start again",
+        way_out=("make room" if name in ROOM else "name another place, or change its rights")
+        + "; what was finished is kept",
+    )
+
+
+def not_written(place: object, fault: Exception) -> HeadstartError:
+    """Say that a file of tensors could not be written."""
+    return HeadstartError(
+        f"it cannot be written: {fault}",
+        where=str(place),
+        way_out="make room, or name another place; what was finished is kept",
     )
 
 

@@ -145,6 +145,7 @@ class Bound:
 
         self.student, self.ours = taps(student, opened.head, range(last + 1), [last])
         self.teacher, self.theirs = taps(features.teacher, theirs.head, selection.layers, donors)
+        self.stop = selection.layers.index(max(selection.layers))
         self.kept = torch.tensor(selection.hidden, device=student.device)
         self.parts = PARTS // len(step.maps)  # a fused map gives all three
         axes: tuple[Axis, ...] = ("attention",) * self.parts
@@ -162,9 +163,7 @@ class Bound:
 
     def loss(self, found: Read, batch: Batch) -> Tensor:
         """Give the weighted sum of the feature losses, summed over the batch's tokens."""
-        there = self.teacher.read(
-            batch.inputs, self.theirs.taps(self.weights), stop=len(self.teacher.blocks) - 1
-        )
+        there = self.teacher.read(batch.inputs, self.theirs.taps(self.weights), stop=self.stop)
         mask = batch.inputs["attention_mask"].bool()
         parts: list[Tensor] = []
         if "hidden" in self.weights:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -129,7 +130,7 @@ def _jsonl(path: Path, wanted: Collection[str]) -> pa.Table:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_constant=_refuse)
+            row = json.loads(line)
         except (ValueError, RecursionError) as error:
             why = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise _broken(path, f"not JSON ({why})", number) from error
@@ -140,18 +141,25 @@ def _jsonl(path: Path, wanted: Collection[str]) -> pa.Table:
     return pa.table({name: _column(path, name, rows) for name in columns})
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no value of JSON")
-
-
 def _column(path: Path, name: str, rows: list[tuple[int, dict[str, object]]]) -> pa.Array:
+    strange = next((n for n, row in rows if row.get(name) != row.get(name)), None)
+    if strange is not None:
+        raise _broken(path, f"column {name!r} holds NaN", strange)
     try:
         return pa.array([row.get(name) for _, row in rows])
     except (ValueError, TypeError, OverflowError) as error:  # Arrow's, and half a surrogate pair
         kinds = {n: type(row[name]) for n, row in rows if row.get(name) is not None}
         first = next(iter(kinds.values()))
         line = next((n for n, kind in kinds.items() if kind is not first), None)
-        raise _broken(path, f"column {name!r} is not of one type ({error})", line) from error
+        line = line or next((n for n, row in rows if not _readable(row.get(name))), None)
+        raise _broken(path, f"column {name!r} cannot be read as one ({error})", line) from error
+
+
+def _readable(value: object) -> bool:
+    with suppress(ValueError, TypeError, OverflowError):
+        pa.array([value])
+        return True
+    return False
 
 
 def _csv(path: Path, wanted: Collection[str]) -> pa.Table:

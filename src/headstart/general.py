@@ -18,6 +18,7 @@ from headstart.features import Features
 from headstart.initial import General
 from headstart.settings import Term, Train
 from headstart.train import Dev, Job, fit
+from headstart.tune import sound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,7 @@ def generalize(
         features=features,
         label="general",
     )
-    return fit(made.model, job)
+    return sound(fit(made.model, job), job)
 
 
 def judging(sample: Sample, tokens: int) -> list[Ints]:

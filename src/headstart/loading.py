@@ -238,8 +238,8 @@ def _point_faults(recipe: Recipe) -> list[HeadstartError]:
     for alike in (sorted(set(same)) for same in made.values()):
         if len(alike) > 1:
             faults["alike", alike[0]] = HeadstartError(
-                f"{', '.join(alike)} are the same run: all settings are alike",
-                where="recipe key " + ("arms" if recipe.arms else "grid"),
+                f"{', '.join(alike)} are the same run: nothing that decides a result differs",
+                where="recipe key " + ("arms or grid" if recipe.arms else "grid"),
                 way_out="leave all but one out, or set what should tell them apart",
             )
     if recipe.baseline is not None and recipe.baseline not in names:

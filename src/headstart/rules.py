@@ -101,9 +101,9 @@ def student_shape(teacher: Shape, wanted: Mapping[str, int | None]) -> Shape:
     heads = named.get("heads", hidden // teacher.head_size)
     if not faulty & {"hidden", "heads"} and hidden != heads * teacher.head_size:
         what = f"hidden = {hidden} is not {heads} heads of {teacher.head_size} channels"
-        one_of = f"heads stay whole: choose a multiple of {teacher.head_size} channels"
-        one_of += ", and leave heads out" * ("heads" in named and "hidden" in named)
-        faults.append(HeadstartError(what, where="recipe key student.hidden", way_out=one_of))
+        way_out = f"heads stay whole: choose a multiple of {teacher.head_size} channels"
+        way_out += ", and leave heads out" * ("heads" in named and "hidden" in named)
+        faults.append(HeadstartError(what, where="recipe key student.hidden", way_out=way_out))
     if faults:
         raise combine(faults, where="recipe key student")
     ffn = named.get("ffn", max(1, round(teacher.ffn * hidden / teacher.hidden)))

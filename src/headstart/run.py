@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from headstart import checkpoint
 from headstart.calibration import all_texts, unlabelled
+from headstart.checking import apply
 from headstart.console import say
 from headstart.errors import HeadstartError
 from headstart.evaluate import cross_entropy, predict, score_languages
@@ -148,6 +149,8 @@ def run_signature(
         extra["taught"] = read(teacher_data(recipe), recipe.task, False)["data"]
     if base is not None and (recipe.teacher.model is None or recipe.reads_base):
         extra["base"] = fingerprint_of(base)
+    if base is not None and "base" not in extra:
+        recipe = apply(recipe, {"teacher.base": None})  # nothing reads it: where it lies is idle
     return signature(recipe, **extra)
 
 

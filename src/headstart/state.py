@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, not_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -88,7 +88,11 @@ def save_state(
     target = _path(folder)
     partial = target.with_suffix(".partial")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, partial, metadata={"progress": json.dumps(dict(progress))})
+    try:
+        save_file(whole, partial, metadata={"progress": json.dumps(dict(progress))})
+    except SafetensorError as fault:
+        partial.unlink(missing_ok=True)
+        raise not_written(target, fault) from fault
     partial.replace(target)
 
 

@@ -157,9 +157,7 @@ class Bootstrap:
 
         def variance(scores: Sequence[Floats]) -> Floats:
             found = np.atleast_2d(of(*scores))
-            unknown = np.isnan(found).mean(
-                axis=1
-            )  # such as a share of a teacher drawn without hits
+            unknown = np.isnan(found).mean(axis=1)  # a share, where a teacher's draw has no hit
             some = np.where(unknown[:, None] > RARE, 0.0, found)
             return np.where(unknown > RARE, np.nan, np.nanvar(some, axis=1, ddof=1))
 

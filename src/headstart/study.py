@@ -74,6 +74,9 @@ def study(
         _refuse_others(out, {one.key for one in planned})
         atomic_write(out / "study.yaml", to_yaml(recipe))
         write_runs(out / "runs.json", [(one.recipe.name, one.key) for one in planned])
+    for one in planned:
+        if one.is_done:
+            clear(one.place)
     # Seed by seed: all ways can be compared early, and few processes wait for another's rate.
     turns = {seed: turn for turn, seed in enumerate(recipe.seeds)}
     waiting = [one for one in planned if not one.is_done]
@@ -204,7 +207,6 @@ def _refuse_others(out: Path, keys: set[str]) -> None:
 def _attempt(one: Planned, board: Board, *, shared: Path) -> bool:
     """Make one run, unless it is done or another process is at it."""
     if one.is_done:
-        clear(one.place)
         if board.states[one.name] != DONE:
             board.states[one.name] = DONE
             board.notes[one.name] = ELSEWHERE

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 CLEAR = 0.05  # above the majority class, or below a trial: less says little
 TRIALS = "trials.json"
+PLACES = {"teacher": "teacher.finetune", "general": "init.general"}  # of what is trained
 FIRST = (1e-4, 3e-4, 1e-3)  # what auto begins with, whatever the weights' source
 
 
@@ -155,13 +156,13 @@ def learn(
         HeadstartError: The loss of a training that has no start to fall back to is no number.
     """
     if not searches(job.settings):
-        return _sound(fit(model, job), job), []
+        return sound(fit(model, job), job), []
     first = copy.deepcopy(model.state_dict())
     trials = _remembered(job) or _keep([*trials] or choose_rate(model, job, floor=floor), job)
     while True:
         best = trials[0]
         say(f"learning rate {best.learning_rate:g}: {best.dev:.3f} on dev after {best.steps} steps")
-        progress = _sound(fit(model, replace(job, learning_rate=best.learning_rate)), job)
+        progress = sound(fit(model, replace(job, learning_rate=best.learning_rate)), job)
         lower = [trial for trial in trials if trial.learning_rate < best.learning_rate]
         if not lower or progress.best_score >= best.dev - CLEAR:
             return progress, trials
@@ -175,12 +176,16 @@ def learn(
         model.load_state_dict(first)
 
 
-def _sound(progress: Progress, job: Job) -> Progress:
-    """Refuse a training that left no weights worth keeping, not even those that it began with."""
-    if progress.step and not progress.best_step and job.start is None:
+def sound(progress: Progress, job: Job) -> Progress:
+    """Refuse a training that left no weights worth keeping, not even those that it began with.
+
+    Raises:
+        HeadstartError: Its loss was no number whenever dev was looked at.
+    """
+    if progress.step and math.isinf(progress.best_loss) and job.start is None:
         raise HeadstartError(
             f"{job.label}: the loss is no number at any look at dev",
-            where="train.learning_rate" if job.label != "teacher" else "teacher.finetune",
+            where=PLACES.get(job.label, "train.learning_rate"),
             way_out="take a lower learning_rate, or precision fp32",
         )
     return progress
