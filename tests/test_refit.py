@@ -122,7 +122,7 @@ def test_a_full_size_copy_is_left_as_it_is(variant: str, head: Head) -> None:
     before = weights_fingerprint(made.model)
     fitted = refit(made.model, teacher, made.selection, sample(head))
     assert weights_fingerprint(made.model) == before
-    assert {one.before for one in fitted} == {0.0}
+    assert max(one.before for one in fitted) < 1e-5  # rounding of the sums
 
 
 def law_a_reordered_copy_is_left_as_it_is(
@@ -356,6 +356,38 @@ def test_the_law_of_what_is_kept_has_teeth() -> None:
             law_what_is_kept_is_what_would_be_computed("bert", mistake)
 
 
+def law_each_map_of_a_layer_runs_once(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once solved for; what it gave before follows from the sums."""
+    teacher, made = small(variant)
+    runs: dict[int, int] = {}
+    plainly = torch.nn.Linear.forward
+
+    def counted(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        runs[id(module)] = runs.get(id(module), 0) + 1
+        return plainly(module, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", counted)
+    refit(made.model, teacher, made.selection, sample())
+    flow, prefix = FAMILIES[variant].flow, FAMILIES[variant].prefix
+    paths = [p for step in flow.layer if isinstance(step, Solve) for p in step.maps]
+    modules = dict(made.model.named_modules())
+    found = {p: runs[id(modules[p.format(p=prefix, i=j)])] for j in range(2) for p in paths}
+    assert set(found.values()) == {len(sample().batches)}, found
+
+
+@pytest.mark.parametrize("variant", ["bert", "distilbert", "electra"])
+def test_each_map_of_a_layer_runs_once(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    law_each_map_of_a_layer_runs_once(variant, monkeypatch)
+
+
+def test_the_law_of_single_runs_has_teeth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: maps that are solved for are run."""
+    plainly = Side.read
+    monkeypatch.setattr(Side, "read", lambda *a, **more: plainly(*a, **more | {"idle": ()}))
+    with pytest.raises(AssertionError):
+        law_each_map_of_a_layer_runs_once("bert", monkeypatch)
+
+
 def law_the_order_of_batches_changes_nothing(variant: str) -> None:
     seen = sample()
     other = replace(seen, fit=seen.fit[::-1], held_out=seen.held_out[::-1])
@@ -440,7 +472,7 @@ def law_units_of_other_layers_are_met(
     first = [f for f in fitted if f.name in {p.format(p=teacher.base_model_prefix + ".", i=0)
                                              for p in queries}]  # fmt: skip
     assert len(first) == len(queries)
-    assert max(one.before for one in first) < 1e-10
+    assert max(one.before for one in first) < 1e-6
 
 
 @pytest.mark.parametrize("variant", ["bert", "deberta-v2", "distilbert"])

@@ -67,6 +67,21 @@ def test_batches_change_nothing(cuts: tuple[int, ...]) -> None:
     assert whole.unexplained() == pytest.approx(parts.unexplained(), rel=1e-12)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_a_map_gives_need_not_be_run(bias: bool) -> None:
+    """Taken from the sums afterwards, it leaves those of what the map lacks."""
+    x, wanted, target = rows(40)
+    given = torch.randn(5 + bias, 3, generator=torch.Generator().manual_seed(1)).double()
+    wide = torch.cat([x, x.new_ones(40, 1)], dim=1) if bias else x
+    after, direct = (Sums(5, 3, bias=bias, device=CPU) for _ in range(2))
+    after.add(x, wanted, target)
+    direct.add(x, wanted - wide @ given, target)
+    assert not torch.allclose(after.change(0.1), direct.change(0.1), rtol=1e-3)
+    after.less(given)
+    assert torch.allclose(after.change(0.1), direct.change(0.1), rtol=1e-9)
+    assert after.unexplained() == pytest.approx(direct.unexplained(), rel=1e-9)
+
+
 def test_two_processes_give_what_one_gives() -> None:
     x, error, target = rows(40)
     halves = [Sums(5, 3, bias=True, device=CPU) for _ in range(2)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headstart.errors import HeadstartError
 from headstart.flow import Rescale, into, out_of
-from headstart.ridge import Scales, best_change
+from headstart.ridge import Scales, Sums, best_change
 from headstart.selection import UNITS, groups
 from headstart.sides import Scratch
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from headstart.encode import Batch
     from headstart.flow import Step, Tap
-    from headstart.ridge import Fitted, Sums
+    from headstart.ridge import Fitted
     from headstart.selection import Picks, Selection
     from headstart.sides import Side
     from headstart.walk import Read
@@ -40,7 +40,7 @@ class Place:
 
     name: str
     module: nn.Linear | nn.LayerNorm
-    ours: tuple[Tap, Tap]  # what it reads, and what is to equal the teacher's
+    ours: tuple[Tap, Tap | None]  # what it reads, and where what it gives is added to the stream
     theirs: Sequence[Theirs]
     units: bool  # whether only labelled words count
     fit: Sums | Scales
@@ -53,8 +53,12 @@ class Place:
 
     def look(self, ours: Read, target: Tensor, batch: Batch, *, fits: bool) -> None:
         """Add a batch."""
-        x, current = (self.rows(ours[tap], batch) for tap in self.ours)
-        (self.fit if fits else self.held_out).add(x, target - current, target)
+        goes_in, total = self.ours
+        x = self.rows(ours[goes_in], batch)
+        there = None if total is None else self.rows(ours[total], batch)
+        (self.fit if fits else self.held_out).add(
+            x, target if there is None else target - there, target
+        )
 
     def target(self, there: Read, batch: Batch) -> Tensor:
         """Put together what the teacher has for it: (rows, channels)."""
@@ -78,9 +82,10 @@ class Place:
 
     def settle(self, ridges: Sequence[float], add: Callable[[Tensor], Tensor]) -> Fitted:
         """Change the map or norm for the better, or leave it."""
-        change, fitted = best_change(
-            self.name, self.fit.joined(add), self.held_out.joined(add), ridges
-        )
+        for sums in (self.fit.joined(add), self.held_out.joined(add)):
+            if isinstance(sums, Sums):
+                sums.less(self._as_it_is(sums))
+        change, fitted = best_change(self.name, self.fit, self.held_out, ridges)
         if change is None:
             return fitted
         weight, bias = self.module.weight, self.module.bias if self.fit.bias else None
@@ -94,6 +99,11 @@ class Place:
             if bias is not None:
                 _set(bias, bias.to(change) + change[weight.shape[1]])
         return fitted
+
+    def _as_it_is(self, sums: Sums) -> Tensor:
+        """Write the map as its sums are: (inputs [+ 1], outputs)."""
+        parts = [self.module.weight.T, *([self.module.bias[None]] if sums.bias else [])]
+        return torch.cat(parts).detach().to(sums.xx)
 
 
 @torch.no_grad()
@@ -137,7 +147,7 @@ def paths_of(step: Step) -> tuple[str, ...]:
 
 
 def taps_of(step: Step, path: str) -> tuple[Tap, Tap]:
-    """Say what a map reads, and where the result of it can be read."""
+    """Say what a map reads, and where what is to equal the teacher's can be read."""
     if isinstance(step, Rescale):
         return out_of(path), out_of(path)
     return into(path), step.total or out_of(path)

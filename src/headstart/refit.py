@@ -228,12 +228,16 @@ class _Refit:
         stop: int | None,
         until: Tap | None,
     ) -> None:
-        """Read all batches for a step; keep what idle places lead to, so that they run no more."""
+        """Read all batches for a step; keep what idle places lead to, so that they run no more.
+
+        The maps that are solved for are not run: what they give follows from the sums.
+        """
         goes_in, kept = into(places[0].name), Scratch() if idle else None
-        taps = {tap: None for place in places for tap in place.ours}
+        taps = {tap: None for place in places for tap in place.ours if tap}
         wanted = [*(taps | {goes_in: None} if idle else taps)]
+        still = [place.name for place in places if isinstance(place.fit, Sums)]
         for i, batch in enumerate(self.student.batches):
-            here = self.student.read(i, wanted, stop=stop, until=until)
+            here = self.student.read(i, wanted, stop=stop, until=until, idle=still)
             if kept is not None:
                 (kept[i],) = here[goes_in]
             for place in places:
@@ -258,6 +262,7 @@ class _Refit:
         name = path.format(p=self.student.prefix, i=j)
         module = cast("nn.Linear | nn.LayerNorm", self.student.walk.modules[name])
         size = [*reversed(module.weight.shape)]  # inputs and outputs, or channels
+        there = taps[1].at(self.student.prefix, j) if on_stream else None
         sums = partial(
             Scales if isinstance(step, Rescale) else Sums,
             *size,
@@ -267,7 +272,7 @@ class _Refit:
         return Place(
             name,
             module,
-            ours=(taps[0].at(self.student.prefix, j), taps[1].at(self.student.prefix, j)),
+            ours=(taps[0].at(self.student.prefix, j), there),
             theirs=self._theirs(taps[1], axis, j, on_stream=on_stream and entry.part != "head"),
             units=self.head == "tagging" and entry.part == "head",
             fit=sums(),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 BLOCKS = 4  # of columns: products of the half below the diagonal take five eighths of the time
 SHOWN = 5  # names that are told
 LEAST = 1e-30  # of a ridge's weight, where all inputs are zero
+TOLD = 1e-5  # share of the variance from which on a gain is more than the sums' rounding
 
 
 def double_device(device: torch.device) -> torch.device:
@@ -54,8 +55,8 @@ class Sums:
 
         Args:
             x: Inputs of the map, shape (rows, inputs).
-            error: The target less what the map as it is leads to, shape (rows, outputs).
-            target: What is wanted, shape (rows, outputs).
+            error: The target less what is there without the map, shape (rows, outputs).
+            target: What is to be, shape (rows, outputs).
         """
         x, error, target = (part.to(self.xx.device) for part in (x, error, target))
         if self.bias:
@@ -83,6 +84,16 @@ class Sums:
             self.xx = self.xx.tril() + self.xx.tril(-1).T
             self.is_whole = True
         return self.xx
+
+    def less(self, given: Tensor) -> None:
+        """Take what a map gives from what is lacking; the map itself need not be run for that.
+
+        Args:
+            given: The map, shape (inputs [+ 1], outputs), in double precision.
+        """
+        gives = self.inputs() @ given
+        self.ee += (given * (gives - 2 * self.xe)).sum()
+        self.xe = self.xe - gives
 
     def change(self, ridge: float) -> Tensor:
         """Solve for the change of the map that leaves the least error.
@@ -227,7 +238,7 @@ def best_change(
         i = best
         best = min(range(max(i - 1, 0), min(i + 2, len(ridges))), key=error)
     held_after, change = tried[i]
-    if not held_after < held_before:
+    if not held_after < held_before - TOLD:
         return None, Fitted(name, None, before, before, held_before, held_before)
     after = fit.unexplained(change)
     return change, Fitted(name, ridges[i], before, after, held_before, held_after)

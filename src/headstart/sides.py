@@ -118,9 +118,15 @@ class Side:
         self.idle.clear()
 
     def read(
-        self, i: int, taps: Sequence[Tap], *, stop: int | None, until: Tap | None = None
+        self,
+        i: int,
+        taps: Sequence[Tap],
+        *,
+        stop: int | None,
+        until: Tap | None = None,
+        idle: Sequence[str] = (),
     ) -> Read:
-        """Read a batch on the way from where the model stands."""
+        """Read a batch on the way from where the model stands; some linear maps give zeros."""
         batch = self.batches[i]
         state = self._state(i, batch)
         return self.walk.read(
@@ -130,7 +136,7 @@ class Side:
             state=state,
             stop=stop,
             until=until,
-            known=self._known(i, batch),
+            known=self._known(i, batch, idle),
         )
 
     def keep(self, path: str, idle: Sequence[str], tensors: Scratch) -> None:
@@ -138,9 +144,9 @@ class Side:
         self.inputs = {k: v for k, v in self.inputs.items() if k not in idle} | {path: tensors}
         self.idle += idle
 
-    def _known(self, i: int, batch: Batch) -> Known:
-        device = batch.rows.device
-        return Known({path: kept[i].to(device) for path, kept in self.inputs.items()}, self.idle)
+    def _known(self, i: int, batch: Batch, idle: Sequence[str] = ()) -> Known:
+        device, kept = batch.rows.device, self.inputs.items()
+        return Known({path: found[i].to(device) for path, found in kept}, [*self.idle, *idle])
 
     def _state(self, i: int, batch: Batch) -> Tensor | None:
         return None if self.at < 0 else self.states[i].to(batch.rows.device)

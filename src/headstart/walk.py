@@ -71,7 +71,7 @@ class Known:
 
     Args:
         inputs: What goes into modules, by their paths.
-        idle: Linear maps that nothing but these inputs depends on.
+        idle: Linear maps that give zeros instead: what comes of them is not read, or is known.
     """
 
     inputs: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"])
