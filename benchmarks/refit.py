@@ -78,12 +78,12 @@ def one_pass(teacher: XLMRobertaForSequenceClassification, sample: Sample) -> No
             teacher(**collate(sample.encoded, index, device=torch.device("cpu")).inputs)
 
 
-def count(shape: str, directions: str) -> float:
-    """Count the products of a refit, less those of its solves, in passes of the teacher."""
-    (teacher, made), sample, solved = models(shape), text(COUNTED, 128), [0]
+def counted(shape: str, directions: str, tokens: int, batch: int) -> tuple[int, int]:
+    """Count the products of a refit, less those of its solves, and those of a teacher pass."""
+    (teacher, made), sample, solved = models(shape), text(tokens, batch), [0]
     best_change = places.best_change
 
-    def counted(*args: object) -> object:
+    def watched(*args: object) -> object:
         with FlopCounterMode(display=False) as counter:
             found = best_change(*args)  # type: ignore[arg-type]
         solved[0] += counter.get_total_flops()
@@ -92,11 +92,17 @@ def count(shape: str, directions: str) -> float:
     asked = Refit.model_validate({"directions": directions, "ridge": 0.01})
     with FlopCounterMode(display=False) as alone:
         one_pass(teacher, sample)
-    places.best_change = counted  # type: ignore[assignment]
+    places.best_change = watched  # type: ignore[assignment]
     with FlopCounterMode(display=False) as whole:
         refit(made.model, teacher, made.selection, sample, asked=asked)
     places.best_change = best_change
-    return (whole.get_total_flops() - solved[0]) / alone.get_total_flops()
+    return whole.get_total_flops() - solved[0], alone.get_total_flops()
+
+
+def count(shape: str, directions: str) -> float:
+    """Count a refit's products in passes of the teacher: what twice the text adds to both."""
+    less, more = (counted(shape, directions, k * COUNTED, k * 128) for k in (1, 2))
+    return (more[0] - less[0]) / (more[1] - less[1])
 
 
 def measure(tokens: int, shape: str, directions: str) -> dict[str, float]:

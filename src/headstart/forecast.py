@@ -36,7 +36,7 @@ FRESHER = 3.0  # the same for other first weights
 ROUNDS, FRESH_ROUNDS, FRESH_WITHOUT_LABELS = 1, 2, 3
 UNDROPPED = 0.92  # a step without dropout, of one with it
 # A refit: forward passes of both models, and each multiply-add of its sums, in double precision.
-REFIT_PASSES, REFIT_SUMS = 2.1, 6.9
+REFIT_PASSES, REFIT_SUMS = 2.0, 6.9
 BYTES = 2  # of a file of text for each piece: compressed ones have as few
 
 

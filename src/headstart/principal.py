@@ -169,9 +169,8 @@ class Turn:
         seen = _Seen.empty(norms, self.sizes["hidden"], self.teacher.walk.model)
         for i in batches:
             batch = self.teacher.batches[i]
-            inputs = {name: rows[::2] for name, rows in batch.inputs.items()}  # half is enough
-            found = self.teacher.walk.read(inputs, taps)
-            mask = inputs["attention_mask"].bool()
+            found = self.teacher.walk.read(batch.inputs, taps)
+            mask = batch.inputs["attention_mask"].bool()
             seen.add({tap: found[tap][0][mask] for tap in taps})
         seen.join(self.add)
         return seen
