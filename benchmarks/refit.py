@@ -22,9 +22,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
-from headstart import places
 from headstart.calibration import BATCH_TOKENS, HELD_OUT
 from headstart.encode import Encoded, collate, pack
+from headstart.places import Place
 from headstart.recipe import Refit
 from headstart.refit import refit
 from headstart.student import Made, make_student
@@ -81,21 +81,21 @@ def one_pass(teacher: XLMRobertaForSequenceClassification, sample: Sample) -> No
 def counted(shape: str, directions: str, tokens: int, batch: int) -> tuple[int, int]:
     """Count the products of a refit, less those of its solves, and those of a teacher pass."""
     (teacher, made), sample, solved = models(shape), text(tokens, batch), [0]
-    best_change = places.best_change
+    settle = Place.settle
 
-    def watched(*args: object) -> object:
+    def watched(place: Place, *rest: object) -> object:
         with FlopCounterMode(display=False) as counter:
-            found = best_change(*args)  # type: ignore[arg-type]
+            found = settle(place, *rest)  # type: ignore[arg-type]
         solved[0] += counter.get_total_flops()
         return found
 
     asked = Refit.model_validate({"directions": directions, "ridge": 0.01})
     with FlopCounterMode(display=False) as alone:
         one_pass(teacher, sample)
-    places.best_change = watched  # type: ignore[assignment]
+    Place.settle = watched  # type: ignore[method-assign,assignment]
     with FlopCounterMode(display=False) as whole:
         refit(made.model, teacher, made.selection, sample, asked=asked)
-    places.best_change = best_change
+    Place.settle = settle  # type: ignore[method-assign,assignment]
     return whole.get_total_flops() - solved[0], alone.get_total_flops()
 
 
@@ -109,15 +109,15 @@ def measure(tokens: int, shape: str, directions: str) -> dict[str, float]:
     """Refit once, and time its parts."""
     (teacher, made), sample = models(shape), text(tokens)
     before, solving = peak(), [0.0]
-    best_change = places.best_change
+    settle = Place.settle
 
-    def timed(*args: object) -> object:
+    def timed(place: Place, *rest: object) -> object:
         start = time.perf_counter()
-        found = best_change(*args)  # type: ignore[arg-type]
+        found = settle(place, *rest)  # type: ignore[arg-type]
         solving[0] += time.perf_counter() - start
         return found
 
-    places.best_change = timed  # type: ignore[assignment]
+    Place.settle = timed  # type: ignore[method-assign,assignment]
     start = time.perf_counter()
     asked = Refit.model_validate({"directions": directions})
     refit(made.model, teacher, made.selection, sample, asked=asked)

@@ -17,7 +17,7 @@ from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
 from headstart.encode import Encoded, collate
 from headstart.errors import HeadstartError
 from headstart.families import FAMILIES
-from headstart.flow import Rescale, Solve, Tap, out_of
+from headstart.flow import Rescale, Solve, Tap, into, out_of
 from headstart.recipe import Refit
 from headstart.refit import refit
 from headstart.ridge import Sums, best_change
@@ -122,7 +122,8 @@ def test_a_full_size_copy_is_left_as_it_is(variant: str, head: Head) -> None:
     before = weights_fingerprint(made.model)
     fitted = refit(made.model, teacher, made.selection, sample(head))
     assert weights_fingerprint(made.model) == before
-    assert max(one.before for one in fitted) < 1e-5  # rounding of the sums
+    rounding = max(max(one.before, one.held_out_before) for one in fitted)
+    assert rounding < 1e-5
 
 
 def law_a_reordered_copy_is_left_as_it_is(
@@ -238,6 +239,44 @@ def law_a_forward_pass_says_what_the_record_says(
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_after_every_layer_the_stream_is_nearer_than_the_copied_one(variant: str) -> None:
     law_a_forward_pass_says_what_the_record_says(variant, lambda _: None)
+
+
+def law_a_forward_pass_says_what_a_map_leaves() -> None:
+    """Of queries, and of a sum that a map is added to: their errors are taken from the sums."""
+    teacher, made = small("bert")
+    chosen, seen = made.selection, sample()
+    fitted = refit(made.model, teacher, chosen, seen, asked=Refit(directions="kept"))
+    told = {one.name: one for one in fitted}
+    at = "bert.encoder.layer.{}.attention."
+    sizes = {"hidden": 32, "attention": 32, "ffn": 64}
+    for path, tap, kept in (
+        ("self.query", out_of(f"{at}self.query"), chosen.keep("attention", 1, sizes)),
+        ("output.dense", into(f"{at}output.LayerNorm"), chosen.hidden),
+    ):
+        for batches, share in ((seen.fit, "after"), (seen.held_out, "held_out_after")):
+            rows: list[list[torch.Tensor]] = [[], []]
+            for index in batches:
+                batch = collate(text(), index)
+                mask = batch.inputs["attention_mask"].bool()
+                for i, (model, layer) in enumerate(((made.model, 1), (teacher, chosen.layers[1]))):
+                    here = Tap(tap.path.format(layer), tap.side)
+                    found = Walk(model, []).read(batch.inputs, [here])[here][0]
+                    rows[i].append(found[mask].double())
+            x, y = (torch.cat(some) for some in rows)
+            y = y[:, list(kept or range(y.shape[1]))]
+            left = float((x - y).square().sum() / (y - y.mean(0)).square().sum())
+            assert left == pytest.approx(getattr(told[at.format(1) + path], share), rel=1e-3)
+
+
+def test_a_forward_pass_says_what_a_map_leaves() -> None:
+    law_a_forward_pass_says_what_a_map_leaves()
+
+
+def test_the_law_of_what_maps_leave_has_teeth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: what a map gives is not taken off."""
+    monkeypatch.setattr(Sums, "less", lambda _sums, _given: None)
+    with pytest.raises(AssertionError):
+        law_a_forward_pass_says_what_a_map_leaves()
 
 
 @pytest.mark.parametrize("mistake", ["a map", "a bias", "a norm"])

@@ -191,7 +191,7 @@ def test_maps_that_were_left_are_named() -> None:
     assert describe(fitted(None, None)) == "0 of 2 maps and norms changed"  # a full copy
     told = describe(fitted(0.1, None, None))
     assert told == (
-        "1 of 3 maps and norms changed; left as they were, since a change made held-out text "
-        "worse: m1, m2"
+        "1 of 3 maps and norms changed; left as they were, since no change made held-out text "
+        "better: m1, m2"
     )
     assert describe(fitted(0.1, *[None] * 7)).endswith("m1, m2, m3, m4, m5 and 2 more")

@@ -55,10 +55,8 @@ class Place:
         """Add a batch."""
         goes_in, total = self.ours
         x = self.rows(ours[goes_in], batch)
-        there = None if total is None else self.rows(ours[total], batch)
-        (self.fit if fits else self.held_out).add(
-            x, target if there is None else target - there, target
-        )
+        there = 0 if total is None else self.rows(ours[total], batch)
+        (self.fit if fits else self.held_out).add(x, target - there, target)
 
     def target(self, there: Read, batch: Batch) -> Tensor:
         """Put together what the teacher has for it: (rows, channels)."""

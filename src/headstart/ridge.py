@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BLOCKS = 4  # of columns: products of the half below the diagonal take five eighths of the time
 SHOWN = 5  # names that are told
 LEAST = 1e-30  # of a ridge's weight, where all inputs are zero
-TOLD = 1e-5  # share of the variance from which on a gain is more than the sums' rounding
+TOLD = 1e-5  # share of the variance from which on a gain is more than rounding of the products
 
 
 def double_device(device: torch.device) -> torch.device:
@@ -55,8 +55,9 @@ class Sums:
 
         Args:
             x: Inputs of the map, shape (rows, inputs).
-            error: The target less what is there without the map, shape (rows, outputs).
-            target: What is to be, shape (rows, outputs).
+            error: The target less what is there; all that is there but the map's own part, where
+                `less` follows. Shape (rows, outputs).
+            target: What is wanted, shape (rows, outputs).
         """
         x, error, target = (part.to(self.xx.device) for part in (x, error, target))
         if self.bias:
@@ -192,7 +193,7 @@ class Fitted:
     """
 
     name: str
-    ridge: float | None  # None: the change made held-out text worse, so it was not made
+    ridge: float | None  # None: no change made held-out text better, so none was made
     before: float
     after: float
     held_out_before: float
@@ -207,7 +208,7 @@ def describe(fitted: Sequence[Fitted]) -> str:
         return told
     more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
     names = ", ".join(left[:SHOWN])
-    return f"{told}; left as they were, since a change made held-out text worse: {names}{more}"
+    return f"{told}; left as they were, since no change made held-out text better: {names}{more}"
 
 
 def best_change(

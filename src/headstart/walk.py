@@ -207,7 +207,7 @@ def _give(tensor: Tensor) -> Callable[[nn.Module, tuple[object, ...]], tuple[obj
 
 @contextmanager
 def _idling(modules: Sequence[nn.Module]) -> Generator[None]:
-    """Let linear maps give zeros, which nothing reads."""
+    """Let linear maps give zeros."""
 
     def idle(width: int) -> Callable[[Tensor], Tensor]:
         def zeros(x: Tensor) -> Tensor:
