@@ -35,7 +35,7 @@ FRESHER = 3.0  # the same for other first weights
 # learn nothing in the first, and least from the teacher alone.
 ROUNDS, FRESH_ROUNDS, FRESH_WITHOUT_LABELS = 1, 2, 3
 UNDROPPED = 0.92  # a step without dropout, of one with it
-# A refit: forward passes of both models, and each multiply-add of its sums, in double precision.
+# A refit: forward passes of both models, and each multiply-add of its sums, adding up included.
 REFIT_PASSES, REFIT_SUMS = 2.0, 6.9
 BYTES = 2  # of a file of text for each piece: compressed ones have as few
 

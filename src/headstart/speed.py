@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from headstart.settings import Train
 
 # Fitted to the seconds of runs: see docs/performance.md.
-EFFICIENCY = {
-    "fp32": 0.75,
-    "bf16": 0.5,
-}  # share of bare products that one thread's training reaches
+EFFICIENCY = {"fp32": 0.75, "bf16": 0.5}  # share of bare products that a training reaches
 THREADS = 0.8  # so many threads are worth as one to this power
 BUSY = 0.6  # load for each processor from which on an estimate says so
 
