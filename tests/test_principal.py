@@ -6,11 +6,13 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 from headstart import principal
 from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
+from headstart.encode import pack
 from headstart.errors import HeadstartError
 from headstart.flow import Tap, out_of
 from headstart.principal import directions_of
@@ -18,8 +20,8 @@ from headstart.recipe import Refit
 from headstart.refit import refit
 from headstart.stream import after, settled
 from headstart.student import make_student
-from headstart.walk import looks_of
-from test_refit import SMALL, distance, sample, small
+from headstart.walk import Sample, looks_of
+from test_refit import SMALL, distance, sample, small, text
 from tiny import HEADS, VARIANTS, tiny_model
 
 if TYPE_CHECKING:
@@ -178,13 +180,18 @@ def test_a_turned_student_is_nearer_than_a_copy() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 40, 41])
-def test_any_number_of_processes_looks_at_the_same_batches(count: int) -> None:
-    alone = looks_of(count, 0, 1)
-    assert len(set(alone)) == min(count, 8)
-    assert max(alone) < count
-    assert count < 16 or max(alone) < count - 1  # the last of sorted texts are few
+def test_any_number_of_processes_in_any_order_looks_at_the_same_batches(count: int) -> None:
+    encoded = text(examples=4 * count)
+    fit = pack(encoded.lengths, np.arange(4 * count), tokens=40)
+    packed = Sample(encoded, fit, fit[:1])
+    alone = looks_of(packed, 0, 1)
+    assert alone == [(2 * i + 1) * len(fit) // (2 * len(alone)) for i in range(len(alone))]
+    assert len(set(alone)) == min(len(fit), 8)
+    mixed = np.random.default_rng(0).permutation(len(fit))
+    shuffled = Sample(encoded, [fit[i] for i in mixed], fit[:1])
+    assert sorted(mixed[looks_of(shuffled, 0, 1)]) == alone
     for world in (2, 3):
-        shared = [rank + world * i for rank in range(world) for i in looks_of(count, rank, world)]
+        shared = [rank + world * i for rank in range(world) for i in looks_of(packed, rank, world)]
         assert sorted(shared) == alone
 
 

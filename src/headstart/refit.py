@@ -108,7 +108,7 @@ def refit(
     try:
         job = _Refit(student, teacher, selection, mine, ridges, add, bf16=bf16)
         if after(selection, asked) != selection:
-            job.turn(looks_of(len(sample.fit), rank, world))
+            job.turn(looks_of(sample, rank, world))
         return tuple(job.run())
     finally:
         teacher.train(was_training)

@@ -49,20 +49,22 @@ class Sample:
         return [*self.fit, *self.held_out]
 
 
-def looks_of(count: int, rank: int, world: int) -> list[int]:
-    """Choose the batches that show the directions, the same whatever the number of processes.
+def looks_of(sample: Sample, rank: int, world: int) -> list[int]:
+    """Choose the batches that show the directions: the same in any order, for any processes.
 
     Args:
-        count: Batches of all processes; each has every `world`-th, from its rank on.
+        sample: The text of all processes; each fits to every `world`-th batch, from its rank on.
         rank: Of this process.
         world: How many there are.
 
     Returns:
         Numbers among this process' own.
     """
-    looks = min(count, LOOKS)
-    chosen = ((2 * i + 1) * count // (2 * looks) for i in range(looks))  # evenly; the last is short
-    return [i // world for i in chosen if i % world == rank]
+    lengths, fit = sample.encoded.lengths, sample.fit
+    order = sorted(range(len(fit)), key=lambda i: (lengths[fit[i]].max(), fit[i].min()))
+    looks = min(len(fit), LOOKS)
+    places = ((2 * i + 1) * len(fit) // (2 * looks) for i in range(looks))  # evenly, short to long
+    return sorted(order[i] // world for i in places if order[i] % world == rank)
 
 
 @dataclass(frozen=True, slots=True)
