@@ -11,8 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from fake import GRID, TEACHER, Arm, write_study
+from headstart import evidence
 from headstart.compare import Comparison, Row, compare, comparison_note, comparison_rows, find_runs
 from headstart.errors import HeadstartError
+from headstart.insight import look_into
+from headstart.record import read_runs, write_runs
 from headstart.stats import Estimate
 
 if TYPE_CHECKING:
@@ -45,6 +48,39 @@ def test_scores_and_differences_are_the_records(out: Path) -> None:
     (mean,) = [row for row in found.rows if row.label == "mean, trained on"]
     assert mean.gain.value == pytest.approx(sum(trained) / 3)
     assert [row.label for row in found.rows[-2:]] == ["mean, trained on", "mean, zero-shot"]
+
+
+def law_the_order_of_runs_changes_nothing(out: Path, study: Path) -> None:
+    """Seeds are drawn in pairs, in whatever order each way's runs are listed."""
+    ways = ("base-mse", "teacher-mse")
+    shutil.copytree(out, study)
+    before = compare(*(f"{study}:{way}" for way in ways)), look_into(study)
+    listed = read_runs(study / "runs.json")
+    turned = [run for run in listed if not run[0].startswith("base-mse")]
+    turned += [run for run in reversed(listed) if run[0].startswith("base-mse")]
+    write_runs(study / "runs.json", turned)
+    after = compare(*(f"{study}:{way}" for way in ways)), look_into(study)
+    assert after[0] == before[0]
+    assert after[0].seeds == ((0, 1, 2),) * 2
+    whole, other = (one.bootstrap for _, one in (before, after))
+    assert whole is not None
+    assert other is not None
+    for way in ways:  # against a way that was not listed anew
+        gaps = [boot.mean(["teacher-labels", way], lambda a, b: b - a) for boot in (whole, other)]
+        assert gaps[0].interval() == pytest.approx(gaps[1].interval())
+
+
+def test_the_order_of_runs_changes_nothing(out: Path, tmp_path: Path) -> None:
+    law_the_order_of_runs_changes_nothing(out, tmp_path / "study")
+
+
+def test_the_law_of_the_order_of_runs_has_teeth(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: runs are taken as they are listed."""
+    monkeypatch.setattr(evidence, "sorted", lambda runs, **_: list(runs), raising=False)
+    with pytest.raises(AssertionError):
+        law_the_order_of_runs_changes_nothing(out, tmp_path / "study")
 
 
 def test_a_real_difference_is_found_and_a_twin_has_none(out: Path) -> None:

@@ -167,7 +167,8 @@ def find_runs(named: str) -> Runs:
             way_out=f"write {folder}:WAY; {nearest(way, ways)}",
         )
     way = way or next(iter(ways))
-    return [(place_of(Path(folder), r), r) for r in records if column_name(r) == way]
+    found = [(place_of(Path(folder), r), r) for r in records if column_name(r) == way]
+    return sorted(found, key=lambda run: run[1].seed)
 
 
 def _seen(runs: Runs) -> list[tuple[int, Mapping[str, Seen]]]:

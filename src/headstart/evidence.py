@@ -86,10 +86,11 @@ def _seen(table: pa.Table, record: Record) -> Seen:
 def gather_counts(
     ways: Mapping[str, Sequence[tuple[int, Mapping[str, Seen]]]],
 ) -> dict[str, dict[str, Counts]]:
-    """Put runs of the same test rows together.
+    """Put runs of the same test rows together, those of a way by seed: seeds are drawn in pairs.
 
     Args:
-        ways: Under the name of each way of making a student, its runs: seed, and what was seen.
+        ways: Under the name of each way of making a student, its runs: seed, and what was seen; in
+            any order.
 
     Returns:
         Counts by way and language.
@@ -101,11 +102,12 @@ def gather_counts(
     found: dict[str, dict[str, Counts]] = {}
     every = dict.fromkeys(lang for runs in ways.values() for _, run in runs for lang in run)
     for way, runs in ways.items():
-        seeds = tuple(seed for seed, _ in runs)
+        ordered = sorted(runs, key=lambda run: run[0])
+        seeds = tuple(seed for seed, _ in ordered)
         found[way] = {}
         for language in every:
             one = first.get(language)
-            seen = [run[language] for _, run in runs if language in run]
+            seen = [run[language] for _, run in ordered if language in run]
             if one is None or len(seen) < len(runs) or any(s.rows != one.rows for s in seen):
                 raise HeadstartError(
                     f"{way} was not tested on the rows of {language} that others were",

@@ -36,7 +36,8 @@ class Counts:
     Args:
         hits: Shape (seeds, examples).
         of: The same shape.
-        seeds: Of the students, one a row; none for a model that no seed decides, with one row.
+        seeds: Of the students, one a row, in the same order wherever they are the same; none for
+            a model that no seed decides, with one row.
     """
 
     hits: Floats
