@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,17 @@ from playwright.sync_api import sync_playwright
 
 from fake import GRID, LANGUAGES, TEACHER, ZERO_SHOT, Arm, write_study
 from headstart import machine
-from headstart.answers import SCORE, SHARE, against, answer, examples_to, lines, points, steps_to
+from headstart.answers import (
+    SCORE,
+    SHARE,
+    against,
+    answer,
+    examples_to,
+    lines,
+    points,
+    shares_of,
+    steps_to,
+)
 from headstart.charts import curves, sizes, waterfall
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
@@ -76,11 +87,12 @@ def show(browser: Browser, page: Path, **how: Any) -> Shown:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
 def test_a_browser_shows_it_without_a_fault_or_request(
-    browser: Browser, out: Path, scheme: str
+    browser: Browser, out: Path, scheme: Any, width: int
 ) -> None:
-    page, said, asked = show(browser, out / "report.html", color_scheme=scheme)
+    size: Any = {"width": width, "height": 800}
+    page, said, asked = show(browser, out / "report.html", color_scheme=scheme, viewport=size)
     assert said == []
     assert asked == [(out / "report.html").as_uri()]
     charts = page.locator(".chart")
@@ -196,11 +208,54 @@ def test_the_numbers_are_the_records(browser: Browser, out: Path) -> None:
     page.close()
 
 
+@pytest.mark.browser
+def test_what_each_language_keeps_has_its_interval(browser: Browser, out: Path) -> None:
+    """Shown in the table at a switch, sorted by it, and back again; and where a pointer rests."""
+    page, said, _ = show(browser, out / "report.html")
+    insight = look_into(out)
+    told = [shares_of(insight, column) for column in insight.table.columns]
+    expected = [[shares[row.label] for shares in told] for row in insight.table.rows]
+    with_interval = re.compile(r"\d+\.\d \(\d+\.\d to \d+\.\d\)")
+    assert all(with_interval.fullmatch(cell) for row in expected for cell in row)
+    rows = page.locator("#scores tbody tr")
+    before = rows.all_inner_texts()
+    page.select_option("#cells", "kept")
+    for i, row in enumerate(expected):
+        assert rows.nth(i).locator("td[data-other]").all_inner_texts() == row
+    teachers = len(insight.table.teachers)
+    page.locator("#scores thead button").nth(1 + teachers).click()
+    shown = [
+        float(text.split()[0])
+        for text in rows.locator("td[data-other]:nth-of-type(2)").all_inner_texts()
+    ]
+    assert shown == sorted(shown, reverse=True)
+    assert len(set(shown)) > 1
+    page.select_option("#cells", "score")
+    assert sorted(rows.all_inner_texts()) == sorted(before)
+    page.locator("#heat path").nth(3).hover(position={"x": 3, "y": 3})
+    page.locator("#vg-tooltip-element.visible").wait_for()
+    assert with_interval.search(page.locator("#vg-tooltip-element").inner_text())
+    assert said == []
+    page.close()
+
+
 def test_it_is_one_small_file(out: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     assert len(page.encode()) < 3_000_000
     head = page[: page.index("<script>")]
     assert not re.search(r'(src|href)="(?!data:)|@import|url\(', head)
+
+
+def test_the_pages_that_are_kept_are_of_today() -> None:
+    """A page beside records has the look and the workings that `headstart report` gives."""
+    kept = sorted(Path(__file__).parents[1].glob("docs/study/*/report.html"))
+    plain = files("headstart").joinpath("templates/report.html").read_text(encoding="utf-8")
+    parts = [
+        re.findall(f"<{name}>.*?</{name}>", plain, re.DOTALL)[-1] for name in ("style", "script")
+    ]
+    fixed = [parts[0], parts[1].partition("document.documentElement.dataset")[2]]
+    assert len(kept) > 5
+    assert [p.parent.name for p in kept if not all(x in p.read_text("utf-8") for x in fixed)] == []
 
 
 def test_the_answer_is_one_sentence_with_its_intervals(out: Path) -> None:

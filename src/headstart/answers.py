@@ -153,6 +153,15 @@ def _line(insight: Insight, column: Column) -> Line:
     )  # fmt: skip
 
 
+def shares_of(insight: Insight, column: Column) -> dict[str, str]:
+    """Write what a way keeps of its teacher, with its interval: by language, and in the means."""
+    found = insight.kept_by_language(column)
+    for kind in insight.table.kinds:
+        mean = insight.kept(column, zero_shot=kind == "zero-shot")
+        found |= {f"mean, {kind}": mean} if mean else {}
+    return {label: points(kept.share, span=SHARE) for label, kept in found.items()}
+
+
 def steps_to(column: Column, share: float) -> str:
     """Say after how many steps, mean over seeds, dev has a share of the teacher's; - if not all."""
     teacher = dev_score(column.records[0], "teacher")

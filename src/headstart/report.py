@@ -19,6 +19,7 @@ from headstart.answers import (
     lines,
     other_gains,
     part_rows,
+    shares_of,
 )
 from headstart.budget import BYTES, megabytes
 from headstart.folders import atomic_write
@@ -63,6 +64,7 @@ def report(out: str | Path, insight: Insight | None = None) -> Path:
         against=against(insight),
         sized=examples_to(insight, _examples(insight)),
         lines=(told := lines(insight)),
+        kept=[shares_of(insight, column) for column in table.columns],
         reached=[i for i in range(len(SHARES)) if any(line.steps[i] != "-" for line in told)],
         made=_made(insight),
         shares=SHARES,
