@@ -117,8 +117,9 @@ def heat(insight: Insight) -> Spec:
                  alt.Tooltip("teacher:N", title="its teacher"),
                  alt.Tooltip("share:N", title="kept, percent")],
     )  # fmt: skip
-    scale = alt.Scale(domain=[0.0, 0.5, 0.75, 0.9, 1.0], range=SHARES, clamp=True)
-    legend = alt.Legend(title="share of the teacher", format=".0%", orient="bottom")
+    steps = [0.0, 0.5, 0.75, 0.9, 1.0]
+    scale = alt.Scale(domain=steps, range=SHARES, clamp=True)
+    legend = alt.Legend(title="share of the teacher", format=".0%", orient="bottom", values=steps)
     boxes = base.mark_rect().encode(color=alt.Color("kept:Q", scale=scale, legend=legend))
     ends = "isValid(datum.kept) && (datum.kept < 0.25 || datum.kept > 0.97)"  # dark
     text = base.mark_text(fontSize=10).encode(
