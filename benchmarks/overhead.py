@@ -43,6 +43,8 @@ def main() -> None:
     ratio = whole / inside[0]
     print(f"{runs} runs: {whole:.1f} s, {inside[0]:.1f} s inside them; ratio {ratio:.3f} "
           f"(budget {BUDGET:.2f}) {'ok' if ratio <= BUDGET else 'over'}")  # fmt: skip
+    if ratio > BUDGET:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -550,6 +550,20 @@ def test_a_long_study_measures_the_machine_once(
     assert asked == ["cpu"]
 
 
+def test_bf16_makes_training_sooner_and_answering_not(
+    made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "matrix_rate", lambda kind="fp32": {"fp32": 1e9, "bf16": 3e9}[kind])
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+    recipe = apply(made[0], {"train.eval_every": 10**6, "init.refit": {"tokens": 100}})
+    given = (apply(recipe, {"train.precision": kind}) for kind in ("fp32", "bf16"))
+    fp32, bf16 = (estimate([one], str(made[1]), text)[0] for one in given)
+    for stage in ("teacher pass", "evaluation"):
+        assert bf16[stage] == fp32[stage] > 0
+    assert bf16["refit"] == pytest.approx(fp32["refit"] * 0.75 / (3 * 0.5))
+    assert fp32["student"] / 2 < bf16["student"] < fp32["student"]
+
+
 def test_a_teacher_of_fewer_rows_is_tuned_for_less(made: tuple[Recipe, Path]) -> None:
     text = open_text(made[0].data, made[0].task, tiny_tokenizer())
     assert made[0].data.examples_per_language is None

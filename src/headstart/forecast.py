@@ -59,6 +59,7 @@ def seconds_for(
     more_text = (recipe.data.text_per_language or 0) * len(text.languages)
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
     teacher, student = (size.work * seconds_each(recipe.train) for size in sizes)
+    answer, predict = (size.work * seconds_each() for size in sizes)  # in single precision
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
@@ -66,15 +67,15 @@ def seconds_for(
     judged = JUDGED * general.judge_tokens if general else 0.0
     step = _step(recipe.train, teacher, student)
     fit = _passes(recipe.train, pieces["train"], init.source) * step
-    judge = _judgements(recipe.train, pieces["train"], init.source) * pieces["dev"] * student
+    judge = _judgements(recipe.train, pieces["train"], init.source) * pieces["dev"] * predict
     return {
         "teacher": _tuning(recipe, pieces, rows, sizes[0]) if "teacher" in todo else 0.0,
-        "teacher pass": teacher * sum(pieces[name] for name in pieces if name in todo),
-        "measuring": 3 * teacher * read if "measuring" in todo else 0.0,
+        "teacher pass": answer * sum(pieces[name] for name in pieces if name in todo),
+        "measuring": 3 * answer * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
         "general": learned * (3 * student + teacher) + judged * (student + teacher),
         "student": fit + judge,
-        "evaluation": (pieces["test"] + 2 * pieces["dev"]) * student,
+        "evaluation": (pieces["test"] + 2 * pieces["dev"]) * predict,
     }
 
 
@@ -99,7 +100,7 @@ def _tuning(recipe: Recipe, pieces: Mapping[str, int], rows: int, size: Size) ->
     learned = pieces["train"] * _share(recipe, rows)
     seen = _passes(tuned, learned, "teacher")
     judged = _judgements(tuned, learned, "teacher") * pieces["dev"]
-    return (3 * seen + judged) * size.work * seconds_each(tuned)
+    return size.work * (3 * seen * seconds_each(tuned) + judged * seconds_each())
 
 
 def _share(recipe: Recipe, rows: int) -> float:

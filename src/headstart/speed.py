@@ -61,7 +61,8 @@ def _own_precision() -> str:
     return "bf16" if has_fast_bf16("cpu") else "fp32"
 
 
-def seconds_each(train: Train) -> float:
-    """Seconds of a multiply-add in a training, as its precision will be."""
-    precision = _own_precision() if train.precision == "auto" else train.precision
+def seconds_each(train: Train | None = None) -> float:
+    """Seconds of a multiply-add in a training, as its precision will be; None: in answering."""
+    precision = "fp32" if train is None else train.precision
+    precision = _own_precision() if precision == "auto" else precision
     return 2 / (matrix_rate(precision) * EFFICIENCY[precision])
