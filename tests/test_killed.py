@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from headstart.loading import to_yaml
 from headstart.study import study
 from test_cluster import law_same_records
 from world import world
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ARMS = {
     "copied": {"init.source": "teacher"},
@@ -48,7 +47,13 @@ def test_a_study_killed_at_ten_moments_gives_the_same_records(tmp_path: Path) ->
         else:  # the study was done: begin another in the same folder, from the next moment on
             for record in (tmp_path / "out" / "runs").glob("*/record.json"):
                 record.unlink()
+            shutil.rmtree(tmp_path / "out" / "teachers")
+            shutil.rmtree(tmp_path / "out" / "passes")
     found = study(recipe, tmp_path / "out")
     assert killed == KILLS
     assert len(found) == len(ARMS) * 2
     law_same_records(found, expected)
+    for record in expected:
+        answers = Path("runs", record.signature, "predictions", "test.parquet")
+        tables = [pq.read_table(tmp_path / name / answers) for name in ("out", "undisturbed")]
+        assert tables[0].equals(tables[1])

@@ -160,7 +160,7 @@ def report(out: Made) -> None:
 def compare(
     first: Annotated[
         str,
-        typer.Argument(metavar="A", help="Folder of a run, or STUDY:WAY, as its table names ways."),
+        typer.Argument(metavar="A", help="Folder of a run, or STUDY:WAY, a column of its table."),
     ],
     second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     margin: Annotated[float, typer.Option(help="Points below which two are the same.")] = 1.0,

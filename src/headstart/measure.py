@@ -1,6 +1,7 @@
 """Scores of a teacher's channels, heads and neurons, from what they do on text.
 
-One pass over the text serves every rule, size and shape; languages count alike.
+Text is read once for every rule, size and shape; languages count alike. Rules that are asked
+for together take a forward pass each, and `taylor` a backward one.
 """
 
 from __future__ import annotations

@@ -109,14 +109,15 @@ def refit(
     text: Annotated[Path, typer.Option(help="Folder of unlabelled text, a file a language.")],
     tokens: Annotated[int, typer.Option(help="How much text is refitted on.")] = 50_000,
     ridge: Annotated[
-        float | None, typer.Option(help="Weight of the squared change; else chosen.")
+        float | None,
+        typer.Option(help="Ridge strength; default: each map's best on held-out text."),
     ] = None,
     directions: Annotated[
         str, typer.Option(help="Of a narrower stream: kept channels, principal, or auto.")
     ] = "auto",
     merge: Annotated[
         bool | None,
-        typer.Option(help="Choose its heads and neurons anew, from all layers; else where it can."),
+        typer.Option(help="Choose heads and neurons anew, from all layers; default: where it can."),
     ] = None,
     seed: Seed = 0,
 ) -> None:
@@ -222,7 +223,10 @@ def bench(
         Path | None,
         typer.Option(help="Folder of sentences, a file a language."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="For each model, twice.")] = 5.0,
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.1, help="For each model: one by one, then in batches."),
+    ] = 5.0,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
