@@ -8,8 +8,6 @@ from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
     from headstart.settings import Train
@@ -204,6 +203,8 @@ def open_accelerator(tracker: str | None = None, folder: str | Path = ".") -> Ac
     Raises:
         HeadstartError: Accelerate knows no such tracker, or its package is missing.
     """
+    from accelerate import Accelerator  # a check of a recipe needs none
+
     if tracker:
         check_tracker(tracker)
     # Without an accelerator, Accelerate joins processes only where the processor is asked for.
@@ -217,6 +218,8 @@ def check_tracker(name: str) -> None:
     Raises:
         HeadstartError: It is one of these.
     """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
     if name not in LOGGER_TYPE_TO_CLASS:
         raise HeadstartError(
             f"unknown tracker {name!r}",
