@@ -19,6 +19,7 @@ from headstart.cluster import OnRay, _Driver
 from headstart.errors import HeadstartError
 from headstart.loading import to_yaml
 from headstart.study import study
+from headstart.tables import read_records
 from world import world
 
 if TYPE_CHECKING:
@@ -153,17 +154,9 @@ def test_no_cluster_is_a_fault(plain: tuple[Recipe, list[Record]], tmp_path: Pat
         study(plain[0], tmp_path / "out", engine=OnRay("127.0.0.1:9"))
 
 
-DRIVER = """
-import sys
-from headstart.cluster import OnRay
-from headstart.study import study
-study(sys.argv[1], sys.argv[2], engine=OnRay(sys.argv[3]))
-"""
-
-
-def start(recipe: Path, out: Path, address: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", DRIVER, str(recipe), str(out), address]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+def start(recipe: Path, out: Path, *address: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "headstart", "study", str(recipe), str(out), "--ray", *address]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 def workers() -> list[int]:
@@ -200,3 +193,12 @@ def test_what_is_killed_is_made_again(
     assert len(list(out.glob("runs/*/record.json"))) < 4
     assert start(tmp_path / "r.yaml", out, cluster).wait() == 0
     law_same_records(study(recipe, out), expected)
+
+
+@pytest.mark.slow
+def test_without_an_address_a_cluster_is_started(
+    plain: tuple[Recipe, list[Record]], tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(to_yaml(plain[0]), encoding="utf-8")
+    assert start(tmp_path / "r.yaml", tmp_path / "out").wait(timeout=300) == 0
+    law_same_records(read_records(tmp_path / "out"), plain[1])
