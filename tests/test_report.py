@@ -209,6 +209,25 @@ def test_the_numbers_are_the_records(browser: Browser, out: Path) -> None:
 
 
 @pytest.mark.browser
+def test_what_each_part_brings_in_each_language_can_be_looked_up(
+    browser: Browser, out: Path
+) -> None:
+    page, said, _ = show(browser, out / "report.html")
+    found = look_into(out).attributions[0]
+    table = page.locator("#everywhere")
+    assert not table.is_visible()
+    page.get_by_text("In each language", exact=True).click()
+    heads = [text.split()[0] for text in table.locator("thead th").all_inner_texts()]
+    assert heads == ["language", *(part.name for part in found.parts), "whole"]
+    for i, (language, estimate) in enumerate(found.part("distillation").by_language.items()):
+        cells = table.locator("tbody tr").nth(i).locator("th, td").all_inner_texts()
+        assert cells[0] == language
+        assert cells[heads.index("distillation")] == points(estimate, sign=True)
+    assert said == []
+    page.close()
+
+
+@pytest.mark.browser
 def test_what_each_language_keeps_has_its_interval(browser: Browser, out: Path) -> None:
     """Shown in the table at a switch, sorted by it, and back again; and where a pointer rests."""
     page, said, _ = show(browser, out / "report.html")

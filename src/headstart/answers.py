@@ -234,3 +234,12 @@ def part_rows(found: Attribution) -> list[tuple[str, str, str, str]]:
         )
         for part in (*found.parts, found.whole)
     ]
+
+
+def parts_by_language(found: Attribution) -> list[tuple[str, ...]]:
+    """List what each part of a gain brings in each language, in points."""
+    parts = (*found.parts, found.whole)
+    return [
+        (language, *(points(part.by_language[language], sign=True) for part in parts))
+        for language in found.whole.by_language
+    ]

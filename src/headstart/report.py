@@ -19,6 +19,7 @@ from headstart.answers import (
     lines,
     other_gains,
     part_rows,
+    parts_by_language,
     shares_of,
 )
 from headstart.budget import BYTES, megabytes
@@ -59,7 +60,10 @@ def report(out: str | Path, insight: Insight | None = None) -> Path:
         heads=heads(table),
         first=first,
         answer=answer(insight),
-        parts=[(found, part_rows(found)) for found in insight.attributions[:1]],
+        parts=[
+            (found, part_rows(found), parts_by_language(found))
+            for found in insight.attributions[:1]
+        ],
         others=other_gains(insight),
         against=against(insight),
         sized=examples_to(insight, _examples(insight)),
