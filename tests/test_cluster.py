@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,8 +198,16 @@ def test_what_is_killed_is_made_again(
 
 @pytest.mark.slow
 def test_without_an_address_a_cluster_is_started(
-    plain: tuple[Recipe, list[Record]], tmp_path: Path
+    plain: tuple[Recipe, list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "r.yaml").write_text(to_yaml(plain[0]), encoding="utf-8")
-    assert start(tmp_path / "r.yaml", tmp_path / "out").wait(timeout=300) == 0
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as short:
+        monkeypatch.setenv("RAY_TMPDIR", short)  # no other cluster is known there
+        driver = start(tmp_path / "r.yaml", tmp_path / "out")
+        try:
+            assert driver.wait(timeout=300) == 0
+        finally:
+            driver.kill()
+        assert list(Path(short).glob("ray/session_*/logs"))
     law_same_records(read_records(tmp_path / "out"), plain[1])

@@ -556,12 +556,16 @@ def test_bf16_makes_training_sooner_and_answering_not(
     monkeypatch.setattr(speed, "matrix_rate", lambda kind="fp32": {"fp32": 1e9, "bf16": 3e9}[kind])
     text = open_text(made[0].data, made[0].task, tiny_tokenizer())
     recipe = apply(made[0], {"train.eval_every": 10**6, "init.refit": {"tokens": 100}})
+    rival = {"init.source": "base", "init.refit": None, "init.general": {"steps": 1}}
     given = (apply(recipe, {"train.precision": kind}) for kind in ("fp32", "bf16"))
     fp32, bf16 = (estimate([one], str(made[1]), text)[0] for one in given)
     for stage in ("teacher pass", "evaluation"):
         assert bf16[stage] == fp32[stage] > 0
     assert bf16["refit"] == pytest.approx(fp32["refit"] * 0.75 / (3 * 0.5))
     assert fp32["student"] / 2 < bf16["student"] < fp32["student"]
+    judged = (apply(recipe, {**rival, "train.precision": kind}) for kind in ("fp32", "bf16"))
+    fp32, bf16 = (estimate([one], str(made[1]), text)[0] for one in judged)
+    assert bf16["general"] > 0.9 * fp32["general"] > 0  # one step, and judging all around it
 
 
 def test_a_teacher_of_fewer_rows_is_tuned_for_less(made: tuple[Recipe, Path]) -> None:

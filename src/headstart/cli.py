@@ -105,7 +105,7 @@ def study(  # noqa: PLR0913 - one for each thing that can be said
     recipe: RecipeName,
     out: Out,
     address: Annotated[
-        str | None, typer.Argument(help="With --ray: of a running cluster; else one is started.")
+        str | None, typer.Argument(help="With --ray: of a cluster; else one here, or a new one.")
     ] = None,
     settings: Settings = None,
     dry: Annotated[bool, typer.Option("--dry", help="Only list the runs, and their time.")] = False,

@@ -73,7 +73,7 @@ def seconds_for(
         "teacher pass": answer * sum(pieces[name] for name in pieces if name in todo),
         "measuring": 3 * answer * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
-        "general": learned * (3 * student + teacher) + judged * (student + teacher),
+        "general": learned * (3 * student + teacher) + judged * (predict + answer),
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * predict,
     }
