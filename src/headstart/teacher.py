@@ -43,7 +43,7 @@ def pieces_fingerprint(encoded: Encoded) -> str:
     """Hash what a model reads of a split, and where its answers are taken from."""
     digest = hashlib.sha256(f"{encoded.task}|{encoded.pad_id}|".encode())
     for array in (encoded.ids, encoded.starts, encoded.positions, encoded.unit_starts):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
