@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from headstart.answers import shares_of
 from headstart.budget import BYTES
 from headstart.tables import cells, dev_score, percent, sizeless
 
@@ -93,20 +92,19 @@ def _interval(gain: Estimate, level: float) -> dict[str, object]:
     }
 
 
-def heat(insight: Insight) -> Spec:
-    """Draw what each way keeps of its teacher in each language."""
+def heat(insight: Insight, kept: Sequence[Mapping[str, str]]) -> Spec:
+    """Draw what each way keeps of its teacher in each language; `kept` writes it, way by way."""
     table = insight.table
-    told = [shares_of(insight, column) for column in table.columns]
     rows: list[dict[str, object]] = []
     for row in table.rows:
-        scores = zip(table.columns, table.taught, row.scores, told, strict=True)
+        scores = zip(table.columns, table.taught, row.scores, kept, strict=True)
         for column, taught, score, shares in scores:
             teacher = row.teachers[taught]
-            kept = score / teacher if score is not None and teacher else None
+            share = score / teacher if score is not None and teacher else None
             rows.append(
-                {"language": cells(row)[0], "way": column.name, "kept": kept,
+                {"language": cells(row)[0], "way": column.name, "kept": share,
                  "score": percent(score), "teacher": percent(teacher),
-                 "share": shares.get(row.label, percent(kept))}
+                 "share": shares.get(row.label, percent(share))}
             )  # fmt: skip
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("way:N", sort=[column.name for column in table.columns], title=None,

@@ -105,7 +105,8 @@ def study(  # noqa: PLR0913 - one for each thing that can be said
     recipe: RecipeName,
     out: Out,
     address: Annotated[
-        str | None, typer.Argument(help="With --ray: of a cluster; else one here, or a new one.")
+        str | None,
+        typer.Argument(help="With --ray: a cluster's; default: the one here, or a new one."),
     ] = None,
     settings: Settings = None,
     dry: Annotated[bool, typer.Option("--dry", help="Only list the runs, and their time.")] = False,

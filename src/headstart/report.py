@@ -28,7 +28,7 @@ from headstart.insight import look_into, place_of
 from headstart.tables import all_remarks, heads, percent, sizeless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from headstart.insight import Insight
     from headstart.tables import Column
@@ -50,6 +50,7 @@ def report(out: str | Path, insight: Insight | None = None) -> Path:
     out = Path(out)
     insight = insight or look_into(out)
     table, first = insight.table, insight.first
+    kept = [shares_of(insight, column) for column in table.columns]
     environment = Environment(
         loader=PackageLoader("headstart"), autoescape=True, undefined=StrictUndefined
     )
@@ -68,7 +69,7 @@ def report(out: str | Path, insight: Insight | None = None) -> Path:
         against=against(insight),
         sized=examples_to(insight, _examples(insight)),
         lines=(told := lines(insight)),
-        kept=[shares_of(insight, column) for column in table.columns],
+        kept=kept,
         reached=[i for i in range(len(SHARES)) if any(line.steps[i] != "-" for line in told)],
         made=_made(insight),
         shares=SHARES,
@@ -77,7 +78,7 @@ def report(out: str | Path, insight: Insight | None = None) -> Path:
         out=out.resolve().name,
         verb="study" if (out / "runs.json").exists() else "run",
         recipe=_recipe(out, insight),
-        specs=_script(_specs(insight)),
+        specs=_script(_specs(insight, kept)),
         bundle=Markup(_vega()),
     )
     path = out / "report.html"
@@ -85,7 +86,7 @@ def report(out: str | Path, insight: Insight | None = None) -> Path:
     return path
 
 
-def _specs(insight: Insight) -> dict[str, Any]:
+def _specs(insight: Insight, kept: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Draw all pictures that the study has data for, by the place that they have on the page."""
     table = insight.table
     averages = {row.label: row for row in table.rows if row.kind == "average"}
@@ -96,7 +97,7 @@ def _specs(insight: Insight) -> dict[str, Any]:
         start = {kind: row.scores[at] or 0.0 for kind, row in kinds.items()}
         teacher = {kind: row.teachers[table.taught[at]] or 0.0 for kind, row in kinds.items()}
         specs["waterfall"] = charts.waterfall(found, start, teacher)
-    specs["heat"] = charts.heat(insight)
+    specs["heat"] = charts.heat(insight, kept)
     if any(column.records[0].curve for column in table.columns):
         specs["curves"] = charts.curves(table.columns)
     examples = _examples(insight)
