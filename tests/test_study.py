@@ -334,7 +334,7 @@ def test_the_page_says_what_the_records_say(made: tuple[Recipe, Path, list[Recor
     expected = {(row.label, i): score for row in table.rows for i, score in enumerate(row.scores)}
     by_hand = sum(r.scores["student"]["test"]["cc"]["accuracy"] for r in records[:2]) / 2
     assert expected["cc", 0] == pytest.approx(by_hand)
-    shown = re.findall(r'<td style="[^"]*" title="([^"]*)">([^<]*)</td>', page)
+    shown = re.findall(r'<td style="[^"]*" title="([^"]*)"[^>]*>([^<]*)</td>', page)
     assert [float(value) for value, _ in shown] == pytest.approx(list(expected.values()))
     assert all(text == percent(float(value)) for value, text in shown)
 
