@@ -32,7 +32,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     "training": (
         """console store reader pieces assembly cutting checkpoint packed student
         places stream principal refit measure calibration merging state
-        features prepare replay stride
+        features prepare replay stride lastlayer
         evaluate teacher train tune tokenized stages groundwork general starts repair bench""",
         "transformers accelerate safetensors huggingface_hub rich filelock",
     ),

@@ -10,6 +10,7 @@ import torch
 from headstart import metrics
 from headstart.console import track
 from headstart.encode import collate, pack, to_device, unit_logits, word_predictions
+from headstart.lastlayer import first_piece
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +53,8 @@ def predict(
     )  # fetched once, at the end
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), track(label, len(mine), "batches") as advance:
+    whole = first_piece(model, encoded.task)
+    with whole, torch.inference_mode(), track(label, len(mine), "batches") as advance:
         for index in mine:
             batch = collate(encoded, index, device=accelerator.device)
             output = unit_logits(model(**batch.inputs).logits, batch)

@@ -58,8 +58,10 @@ def seconds_for(
     rows = len(text.splits["train"])
     more_text = (recipe.data.text_per_language or 0) * len(text.languages)
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
-    teacher, student = (size.work * seconds_each(recipe.train) for size in sizes)
-    answer, predict = (size.work * seconds_each() for size in sizes)  # in single precision
+    whole = needs_features(recipe.train.objective)
+    teacher, student = (_work(size, recipe, whole=whole) * seconds_each(recipe.train)
+                        for size in sizes)  # fmt: skip
+    answer, predict = (_work(size, recipe) * seconds_each() for size in sizes)  # in fp32
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
@@ -77,6 +79,12 @@ def seconds_for(
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * predict,
     }
+
+
+def _work(size: Size, recipe: Recipe, *, whole: bool = False) -> float:
+    """Multiply-adds of a piece; a classifier's last layer leaves most of its own out."""
+    brief = recipe.task == "classification" and not whole
+    return size.work - brief * size.hidden * (size.hidden + 2 * size.ffn)
 
 
 def _there(recipe: Recipe, text: Text, languages: Sequence[str] | None) -> float:
@@ -100,7 +108,7 @@ def _tuning(recipe: Recipe, pieces: Mapping[str, int], rows: int, size: Size) ->
     learned = pieces["train"] * _share(recipe, rows)
     seen = _passes(tuned, learned, "teacher")
     judged = _judgements(tuned, learned, "teacher") * pieces["dev"]
-    return size.work * (3 * seen * seconds_each(tuned) + judged * seconds_each())
+    return _work(size, recipe) * (3 * seen * seconds_each(tuned) + judged * seconds_each())
 
 
 def _share(recipe: Recipe, rows: int) -> float:

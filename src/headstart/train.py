@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -18,6 +19,7 @@ import torch
 from headstart.console import track
 from headstart.encode import pack
 from headstart.errors import HeadstartError
+from headstart.lastlayer import first_piece
 from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import (
     choose_precision,
@@ -120,7 +122,8 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
     _check_teacher(job)
     torch.manual_seed(job.seed + job.accelerator.process_index)
     pieces = torch.from_numpy(np.unique(np.append(job.data.ids, job.data.pad_id)).astype(np.int64))
-    with trainable(model, job.settings, pieces):
+    read = nullcontext() if job.features else first_piece(model, job.data.task)
+    with trainable(model, job.settings, pieces), read:
         optimizer = optimizer_for(model, job.settings)
         learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
         best = {name: p.detach().clone() for name, p in learned.items()}

@@ -1,0 +1,112 @@
+"""What a classifier's last layer leaves out changes no logit and no gradient beyond rounding."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
+
+from headstart import evaluate, lastlayer, train
+from headstart.evaluate import predict
+from headstart.lastlayer import first_piece
+from test_fast_paths import close, trained
+from test_train import drawn, job
+from tiny import VARIANTS, tiny_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+ROOMS = evaluate, train  # that leave something out
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def whole() -> Any:
+    """Let nothing be left out."""
+
+    def let(patch: pytest.MonkeyPatch) -> None:
+        for room in ROOMS:
+            patch.setattr(room, "first_piece", lambda *_: nullcontext())
+
+    return let
+
+
+def law_answers_are_the_whole_models(
+    accelerator: Accelerator, whole: Any, model: PreTrainedModel, task: str
+) -> None:
+    data = drawn(task=task)
+    answers = predict(model.double(), data, accelerator)
+    with pytest.MonkeyPatch.context() as patch:
+        whole(patch)
+        np.testing.assert_allclose(answers, predict(model, data, accelerator), rtol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_answers_are_the_whole_models(
+    accelerator: Accelerator, whole: Any, variant: str, layers: int
+) -> None:
+    model = tiny_model(variant, layers=layers)
+    law_answers_are_the_whole_models(accelerator, whole, model, "classification")
+
+
+@pytest.mark.parametrize(
+    ("variant", "head", "more"),
+    [
+        ("bert", "tagging", {}),
+        ("modernbert", "classification", {"classifier_pooling": "mean"}),
+        ("modernbert", "tagging", {}),
+    ],
+)
+def test_heads_that_read_all_pieces_get_them(
+    accelerator: Accelerator, whole: Any, variant: str, head: Any, more: dict[str, str]
+) -> None:
+    model = tiny_model(variant, head, **more)
+    law_answers_are_the_whole_models(accelerator, whole, model, head)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_students_are_the_whole_models(accelerator: Accelerator, whole: Any, variant: str) -> None:
+    """Without dropout, which draws other numbers where there are fewer pieces."""
+    work = job(drawn(), accelerator, eval_every=4, dropout=0.0)
+    brief = trained(work, "classification", variant)
+    with pytest.MonkeyPatch.context() as patch:
+        whole(patch)
+        close(brief, trained(work, "classification", variant), loss=1e-6, weight=1e-7)
+
+
+def test_the_laws_have_teeth(
+    accelerator: Accelerator, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: the last piece is kept."""
+
+    def last(_: object, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (given[0][:, -1:], *given[1:])
+
+    monkeypatch.setattr(lastlayer, "_first", last)
+    with pytest.raises(AssertionError):
+        test_answers_are_the_whole_models(accelerator, whole, "bert", 3)
+    with pytest.raises(AssertionError):
+        test_students_are_the_whole_models(accelerator, whole, "bert")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_work_is_left_out_and_the_model_is_whole_afterwards(variant: str) -> None:
+    model, ids = tiny_model(variant, layers=1), torch.full((4, 16), 5)
+    counts = []
+    for context in (first_piece(model, "classification"), nullcontext()):
+        with context, FlopCounterMode(display=False) as counter:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        counts.append(counter.get_total_flops())
+    assert counts[0] < 0.8 * counts[1]
+    assert all(not module._forward_pre_hooks for module in model.modules())
