@@ -4,7 +4,8 @@
 
 A 6 x 384 student with random weights learns random answers to the packaged MASSIVE extract, in
 fp32. The step as it is: batches by length, the rows of the table that occur, no dropout, fused
-AdamW, transformers' sdpa attention, gradients freed. All ways take the same batches in turn; a
+AdamW, transformers' sdpa attention, gradients freed, the last layer for its first piece alone
+(where texts stand in one long row, it is whole). All ways take the same batches in turn; a
 round is an epoch, and what is printed is the median over rounds of a way's seconds over those of
 the step as it is. The limit is the products of the student's matrices on real pieces, forward and
 backward, at the rate of bare products. At the end, where the time of the step as it is goes, by
@@ -28,6 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AttentionInterface, BertConfig, BertForSequenceClassification
 
 from headstart.encode import collate, pack
+from headstart.lastlayer import first_piece
 from headstart.prepare import trainable
 from headstart.settings import Train
 
@@ -108,6 +110,7 @@ def way(  # noqa: PLR0913
     forward: Callable[[Model, Encoded, np.ndarray], Tensor] = padded,
     kept: bool = False,
     compiled: bool = False,
+    whole: bool = False,
     **settings: object,
 ) -> Way:
     """Make a student that differs from the step as it is in one thing."""
@@ -121,6 +124,8 @@ def way(  # noqa: PLR0913
     asked = Train.model_validate({"objective": {"mse": 1.0}, **settings})
     pieces = torch.from_numpy(np.unique(np.append(text.ids, text.pad_id)).astype(np.int64))
     stack.enter_context(trainable(model, asked, pieces))
+    if not whole:
+        stack.enter_context(first_piece(model, "classification"))
     learned = [p for p in model.parameters() if p.requires_grad]
     kind = {} if optimizer == "loop" else {optimizer: True}
     made = torch.optim.AdamW(learned, lr=1e-5, **(kind or {"foreach": False}))
@@ -131,15 +136,16 @@ def way(  # noqa: PLR0913
 
 WAYS: dict[str, dict[str, Any]] = {
     "the step as it is": {},
+    "the whole last layer": {"whole": True},
     "dropout": {"dropout": 0.1},
     "the whole table": {"word_embeddings": "train"},
     "AdamW, foreach": {"optimizer": "foreach"},
     "AdamW, one by one": {"optimizer": "loop"},
     "gradients kept": {"kept": True},
     "eager attention": {"attention": "eager"},
-    "one long row, masked": {"forward": partial(one_row, mask=True)},
+    "one long row, masked": {"forward": partial(one_row, mask=True), "whole": True},
     "one long row, by length": {
-        "forward": partial(one_row, mask=False), "attention": "by_length"
+        "forward": partial(one_row, mask=False), "attention": "by_length", "whole": True
     },
     "torch.compile": {"compiled": True},
 }  # fmt: skip
