@@ -15,7 +15,8 @@ has the default batch of 1,024 pieces, and so fewer steps; all others have as ma
 On an accelerator three more lines run in bf16: headstart at its default batch and at eight times
 that, and the Trainer. The limit is the products of the student's matrices on real pieces, forward
 and backward, at the rate of bare products (bf16 ones on an accelerator); of headstart those that it
-makes, since it works the last layer out for the piece that the head reads.
+makes, since it works the last layer out for the piece that the head reads (whose part in that layer
+is not counted).
 """
 
 from __future__ import annotations

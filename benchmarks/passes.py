@@ -4,9 +4,9 @@
 
 Random models answer the train rows of the packaged MASSIVE extract, in fp32, as a run does it
 (`headstart.evaluate.predict`); batches of all sizes take turns, and the best of the rounds counts.
-The limit is the products that the head needs of a model on real pieces (of its last layer keys and
-values, and the first piece's others) at the rate of bare products, which is measured before and
-after: the machine's own weather shows in how far the two are apart.
+The limit is the products that a pass makes on real pieces (of the last layer queries, keys and
+values; its first piece's others are not counted) at the rate of bare products, which is measured
+before and after: the machine's own weather shows in how far the two are apart.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from headstart import evaluate, lastlayer, train
 from headstart.evaluate import predict
+from headstart.features import Features
 from headstart.lastlayer import first_piece
+from headstart.settings import Term
+from headstart.stride import Stride
+from headstart.student import make_student
+from headstart.train import fit
 from test_fast_paths import close, trained
 from test_train import drawn, job
 from tiny import VARIANTS, tiny_model
@@ -96,8 +102,47 @@ def test_the_laws_have_teeth(
     monkeypatch.setattr(lastlayer, "_first", last)
     with pytest.raises(AssertionError):
         test_answers_are_the_whole_models(accelerator, whole, "bert", 3)
-    with pytest.raises(AssertionError):
+    monkeypatch.setattr(evaluate, "first_piece", lambda *_: nullcontext())
+    with pytest.raises(AssertionError):  # of steps alone
         test_students_are_the_whole_models(accelerator, whole, "bert")
+
+
+@pytest.mark.parametrize("variant", ["bert", "modernbert"])
+def test_steps_that_compare_hidden_states_run_the_layer_whole(
+    accelerator: Accelerator, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And others do not: the hooks are there while a step is taken."""
+    seen: list[bool] = []
+    real = Stride.take
+
+    def look(stride: Stride, feed: Any) -> Tensor:
+        seen.append(any(module._forward_pre_hooks for module in stride.model.modules()))
+        return real(stride, feed)
+
+    monkeypatch.setattr(Stride, "take", look)
+    teacher = tiny_model(variant)
+    made = make_student(teacher)
+    work = job(drawn(), accelerator, objective={"hidden": 1.0}, max_steps=2)
+    fit(made.model, replace(work, features=Features(teacher, made.selection, {"hidden": Term()})))
+    assert seen == [False, False]
+    fit(made.model, job(drawn(), accelerator, max_steps=2))
+    assert seen[2:] == [True, True]
+
+
+def test_a_model_is_whole_after_a_fault() -> None:
+    model = tiny_model("bert", layers=2)
+    with pytest.raises(KeyError), first_piece(model, "classification"):
+        raise KeyError
+    assert all(not module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_feed_forward_in_chunks_of_pieces_is_left_as_it_is(
+    accelerator: Accelerator, whole: Any
+) -> None:
+    model = tiny_model("bert", chunk_size_feed_forward=1)
+    law_answers_are_the_whole_models(accelerator, whole, model, "classification")
+    with first_piece(model, "classification"):
+        assert all(not module._forward_pre_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -53,8 +53,8 @@ def predict(
     )  # fetched once, at the end
     was_training = model.training
     model.eval()
-    whole = first_piece(model, encoded.task)
-    with whole, torch.inference_mode(), track(label, len(mine), "batches") as advance:
+    brief = first_piece(model, encoded.task)
+    with brief, torch.inference_mode(), track(label, len(mine), "batches") as advance:
         for index in mine:
             batch = collate(encoded, index, device=accelerator.device)
             output = unit_logits(model(**batch.inputs).logits, batch)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headstart.budget import PER_CHANNEL, PER_PIECE
 from headstart.checking import apply
 from headstart.general import JUDGED
 from headstart.groundwork import measured_rules
@@ -58,10 +59,12 @@ def seconds_for(
     rows = len(text.splits["train"])
     more_text = (recipe.data.text_per_language or 0) * len(text.languages)
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
-    whole = needs_features(recipe.train.objective)
-    teacher, student = (_work(size, recipe, whole=whole) * seconds_each(recipe.train)
-                        for size in sizes)  # fmt: skip
-    answer, predict = (_work(size, recipe) * seconds_each() for size in sizes)  # in fp32
+    whole = [size.work for size in sizes]
+    learning, answering = seconds_each(recipe.train), seconds_each()  # the latter in fp32
+    teacher, student = (size.work * learning for size in sizes)
+    if not needs_features(recipe.train.objective):
+        teacher, student = (_brief(size, recipe) * learning for size in sizes)
+    answer, predict = (_brief(size, recipe) * answering for size in sizes)
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
@@ -73,18 +76,20 @@ def seconds_for(
     return {
         "teacher": _tuning(recipe, pieces, rows, sizes[0]) if "teacher" in todo else 0.0,
         "teacher pass": answer * sum(pieces[name] for name in pieces if name in todo),
-        "measuring": 3 * answer * read if "measuring" in todo else 0.0,
+        "measuring": 3 * whole[0] * answering * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
-        "general": learned * (3 * student + teacher) + judged * (predict + answer),
+        "general": learned * (3 * whole[1] + whole[0]) * learning + judged * sum(whole) * answering,
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * predict,
     }
 
 
-def _work(size: Size, recipe: Recipe, *, whole: bool = False) -> float:
-    """Multiply-adds of a piece; a classifier's last layer leaves most of its own out."""
-    brief = recipe.task == "classification" and not whole
-    return size.work - brief * size.hidden * (size.hidden + 2 * size.ffn)
+def _brief(size: Size, recipe: Recipe) -> float:
+    """Multiply-adds of a piece; of a classifier's last layer, queries, keys and values alone."""
+    if recipe.task != "classification":
+        return size.work
+    layer = (size.work - PER_PIECE) / size.layers - PER_CHANNEL * size.hidden
+    return size.work - layer + 3 * size.hidden**2
 
 
 def _there(recipe: Recipe, text: Text, languages: Sequence[str] | None) -> float:
@@ -108,7 +113,7 @@ def _tuning(recipe: Recipe, pieces: Mapping[str, int], rows: int, size: Size) ->
     learned = pieces["train"] * _share(recipe, rows)
     seen = _passes(tuned, learned, "teacher")
     judged = _judgements(tuned, learned, "teacher") * pieces["dev"]
-    return _work(size, recipe) * (3 * seen * seconds_each(tuned) + judged * seconds_each())
+    return _brief(size, recipe) * (3 * seen * seconds_each(tuned) + judged * seconds_each())
 
 
 def _share(recipe: Recipe, rows: int) -> float:

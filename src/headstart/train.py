@@ -122,8 +122,9 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
     _check_teacher(job)
     torch.manual_seed(job.seed + job.accelerator.process_index)
     pieces = torch.from_numpy(np.unique(np.append(job.data.ids, job.data.pad_id)).astype(np.int64))
-    read = nullcontext() if job.features else first_piece(model, job.data.task)
-    with trainable(model, job.settings, pieces), read:
+    alone = job.features is None  # else the last layer's states are compared
+    brief = first_piece(model, job.data.task) if alone else nullcontext()
+    with trainable(model, job.settings, pieces), brief:
         optimizer = optimizer_for(model, job.settings)
         learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
         best = {name: p.detach().clone() for name, p in learned.items()}
