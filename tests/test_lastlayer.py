@@ -13,9 +13,14 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from headstart import evaluate, lastlayer, train
+from headstart.budget import work
 from headstart.evaluate import predict
+from headstart.families import family_of
 from headstart.features import Features
+from headstart.forecast import _brief
 from headstart.lastlayer import first_piece
+from headstart.loading import load_recipe
+from headstart.plan import Size
 from headstart.settings import Term
 from headstart.stride import Stride
 from headstart.student import make_student
@@ -143,6 +148,23 @@ def test_a_feed_forward_in_chunks_of_pieces_is_left_as_it_is(
     law_answers_are_the_whole_models(accelerator, whole, model, "classification")
     with first_piece(model, "classification"):
         assert all(not module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("variant", ["bert", "xlm-roberta", "distilbert", "electra", "modernbert"])
+def test_the_estimate_knows_what_is_left_out(variant: str) -> None:
+    """Of every piece but the first of each text, multiply and add."""
+    model, ids = tiny_model(variant, layers=2), torch.full((4, 16), 5)
+    plain = model.config.to_dict()
+    size = Size("student", 2, 32, 4, 64, {}, work(family_of(plain), plain), plain)
+    flops: list[int] = []
+    for context in (nullcontext(), first_piece(model, "classification")):
+        with context, FlopCounterMode(display=False) as counter:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        flops.append(counter.get_total_flops())
+    recipe = load_recipe("quickstart")
+    left_out = size.work - _brief(size, recipe)
+    assert flops[0] - flops[1] == 2 * left_out * (ids.numel() - len(ids))
+    assert _brief(size, recipe.model_copy(update={"task": "tagging"})) == size.work
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
