@@ -1,14 +1,17 @@
 """Training steps on an accelerator: pieces a second, and their share of bare products' rate.
 
-    python benchmarks/accelerator.py [--tokenizer FOLDER] [--seconds 3]
+    python benchmarks/accelerator.py [--tokenizer FOLDER] [--batches 1024 4096] [--recorded]
 
 Students with random weights learn random answers to the packaged MASSIVE extract, as `headstart
 run` trains them (rows of the table, no dropout, fused AdamW). The rate of bare products is that
 of 8192 x 8192 x 8192 in bf16, the median of thirty; a step's work is six operations for each
-weight of its matrices and each real piece. The first third of the steps is not timed: a kernel is
-loaded when a batch of its shape first comes. Small batches leave an accelerator waiting for the
+real piece and each weight of the matrices that read it: of the last layer, whose answer for the
+first piece alone is worked out, keys and values. Steps are timed in eight equal parts, of which the
+median of the last five counts: a kernel is loaded when a batch of its shape first comes, and its
+second is recorded, which takes many steps' time. Small batches leave an accelerator waiting for the
 program that feeds it: the table shows from which size on it is fed, with steps started kernel by
-kernel, and recorded as CUDA graphs (`headstart.replay`), as they are up to its `LARGEST`.
+kernel, and recorded as CUDA graphs (`headstart.replay`), as they are up to its `LARGEST`;
+`--recorded` leaves the former out where the latter is there.
 """
 
 from __future__ import annotations
@@ -37,11 +40,11 @@ if TYPE_CHECKING:
 
 SHAPES = ((6, 384), (12, 384), (12, 768))
 BATCHES = (1024, 4096, 16384, 65536)
-WARM = 20  # steps, at least, of each third
+PARTS, COLD = 8, 3  # of the steps; those that are not counted
 
 
 def steady(
-    text: Text, shape: tuple[int, int], tokens: int, *, seconds: float, precision: str, plain: bool
+    text: Text, shape: tuple[int, int], tokens: int, *, precision: str, plain: bool
 ) -> tuple[float, float]:
     """Give real pieces a second and milliseconds a step, once warm."""
     layers, hidden = shape
@@ -54,40 +57,32 @@ def steady(
     accelerator = Accelerator()
     model = BertForSequenceClassification(config).to(accelerator.device)
     answers = np.random.default_rng(0).normal(size=(len(text.splits["train"]), LABELS))
-    asked = Train.model_validate(
-        {
-            "objective": {"mse": 1.0},
-            "learning_rate": 1e-5,
-            "batch_tokens": tokens,
-            "precision": precision,
-        }
-    )
+    part = 10 if plain else 60
+    asked = {"objective": {"mse": 1.0}, "learning_rate": 1e-5, "precision": precision}
+    limits = {"batch_tokens": tokens, "max_steps": PARTS * part, "eval_every": part}
+    settings = Train.model_validate({**asked, **limits})
 
     def order(epoch: int) -> NDArray[np.int64]:
         """Read each text many times, so that an epoch is some batches, even large ones."""
         return np.random.default_rng(epoch).permutation(np.tile(np.arange(len(answers)), 100))
 
-    def run(steps: int) -> tuple[float, float]:
-        """Take three times as many steps, and time the second and third part."""
-        limited = asked.model_copy(update={"max_steps": 3 * steps, "eval_every": steps})
-        job = job_for(text, limited, accelerator, seed=0, teacher=answers.astype(np.float32))
-        job = replace(job, order=order, evaluate=lambda _: Dev(0.0, 0.0))
-        with pytest.MonkeyPatch.context() as patched:
-            if plain:
-                patched.setattr(train, "recorded", lambda stride: stride)
-            first, _, last = fit(model, job).curve
-        spent = last["seconds"] - first["seconds"]
-        return (last["tokens"] - first["tokens"]) / spent, 1e3 * spent / (2 * steps)
-
-    _, guess = run(WARM)
-    return run(max(round(1e3 * seconds / guess / 2), WARM))
+    job = job_for(text, settings, accelerator, seed=0, teacher=answers.astype(np.float32))
+    job = replace(job, order=order, evaluate=lambda _: Dev(0.0, 0.0))
+    with pytest.MonkeyPatch.context() as patched:
+        if plain:
+            patched.setattr(train, "recorded", lambda stride: stride)
+        curve = fit(model, job).curve
+    seconds = np.diff([point["seconds"] for point in curve])[COLD - 1 :]
+    pieces = np.diff([point["tokens"] for point in curve])[COLD - 1 :]
+    return float(np.median(pieces / seconds)), float(1e3 * np.median(seconds) / part)
 
 
 def main() -> None:
     """Print a line for each shape, batch and precision."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokenizer")
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--recorded", action="store_true")
     given = parser.parse_args()
     kind = Accelerator().device.type
     if kind == "cpu":
@@ -97,17 +92,17 @@ def main() -> None:
     rate = products(kind)
     name = torch.cuda.get_device_name() if kind == "cuda" else kind
     print(f"{name}, {rate / 1e12:.0f} TFLOP/s in bf16, torch {torch.__version__}")
-    sizes = [(shape, tokens, "bf16") for shape in SHAPES for tokens in BATCHES]
-    sizes += [((6, 384), tokens, "fp32") for tokens in BATCHES[:3]]
+    sizes = [(shape, tokens, "bf16") for shape in SHAPES for tokens in given.batches]
+    sizes += [((6, 384), tokens, "fp32") for tokens in given.batches if tokens < max(BATCHES)]
     for shape, tokens, precision in sizes:
-        for plain in (True, False) if kind == "cuda" and tokens <= LARGEST else (True,):
-            asked = {"seconds": given.seconds, "precision": precision, "plain": plain}
+        graphs = kind == "cuda" and tokens <= LARGEST
+        for plain in (False,) * graphs + (True,) * (not (graphs and given.recorded)):
             try:
-                speed, step = steady(text, shape, tokens, **asked)
+                speed, step = steady(text, shape, tokens, precision=precision, plain=plain)
             except torch.OutOfMemoryError:
                 print(f"{shape[0]} x {shape[1]}, {tokens:,} pieces a batch: too large a batch")
                 continue
-            work = 6 * 12 * shape[0] * shape[1] ** 2
+            work = 6 * (12 * (shape[0] - 1) + 2) * shape[1] ** 2
             print(
                 f"{shape[0]:>2} x {shape[1]}, {tokens:>6,} pieces a batch, {precision}, "
                 f"{'one by one' if plain else 'recorded':10}: {step:6.1f} ms a step, "
