@@ -25,7 +25,7 @@ def keep(run: Path, dest: Path, names: dict[str, str]) -> None:
     rename(run / "recipe.yaml", dest / "recipe.yaml", names)
     table = pq.read_table(run.joinpath(*PREDICTIONS))
     kept = table.select([name for name in table.column_names if name != "logits"])
-    pq.write_table(kept, dest.joinpath(*PREDICTIONS), compression="zstd")
+    pq.write_table(kept, dest.joinpath(*PREDICTIONS), compression="zstd", compression_level=19)
 
 
 def rename(recipe: Path, dest: Path, names: dict[str, str]) -> None:
