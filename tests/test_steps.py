@@ -339,24 +339,27 @@ def test_a_start_that_arms_share_is_counted_once(
 
 
 @pytest.mark.parametrize(
-    ("source", "given", "share"),
+    ("start", "given", "share"),
     [
         ("teacher", {}, 3.5 * 0.1),
-        ("scratch", {}, 3 * (0.1 + 0.2)),
-        ("scratch", {"train.objective": {"mse": 1.0}}, 3 * (0.1 + 0.2 + 0.4)),
+        ("refitted", {}, 4.5 * 0.1),
+        ("scratch", {}, 3 * (0.1 + 0.2 + 0.4)),  # of labels and answers
+        ("scratch", {"train.objective": {"labels": 1.0}}, 3 * (0.1 + 0.2)),
+        ("scratch", {"train.objective": {"mse": 1.0}}, 3 * (0.1 + 0.2)),
+        ("scratch", {"train.objective": {"labels": 0.0, "mse": 1.0}}, 3 * (0.1 + 0.2)),
         ("scratch", {"train.trial_fraction": 0.6}, 3 * (0.6 + 1.0)),  # none is longer
         ("scratch", {"train.trial_fraction": 1.0}, 3.0),  # and none comes after it
-        ("base", {"train.learning_rates": [1e-3]}, 0.1 + 0.2),
+        ("base", {"train.learning_rates": [1e-3]}, 0.1 + 0.2 + 0.4),
         ("scratch", {"train.learning_rate": 1e-3}, 0.0),
     ],
 )
 def test_trials_of_fresh_weights_are_counted_as_they_are_repeated(
-    made: tuple[Recipe, Path], source: str, given: dict[str, object], share: float
+    made: tuple[Recipe, Path], start: str, given: dict[str, object], share: float
 ) -> None:
-    auto = {"train.learning_rate": "auto", "train.trial_fraction": 0.1, "init.source": source}
+    auto = {"train.learning_rate": "auto", "train.trial_fraction": 0.1}
     recipe = apply(made[0], {**auto, **given})
     without = apply(recipe, {"train.learning_rate": 1e-3, "train.learning_rates": None})
-    whole, alone = (forecast._passes(one.train, 1000, source) for one in (recipe, without))
+    whole, alone = (forecast._passes(one.train, 1000, start) for one in (recipe, without))
     assert whole / alone == pytest.approx(1 + share)
 
 

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 # What follows was fitted to the seconds of 40 runs: see docs/performance.md.
 FILLED = 0.95  # share of a batch that is no padding
-RATES = {"teacher": 3.5}  # how many auto tries
+RATES = {"teacher": 3.5, "refitted": 4.5}  # how many auto tries
 FRESHER = 3.0  # the same for other first weights
 # Rounds of trials, each twice as long as the one before: weights that do not know the task often
-# learn nothing in the first, and least from the teacher alone.
-ROUNDS, FRESH_ROUNDS, FRESH_WITHOUT_LABELS = 1, 2, 3
+# learn nothing in the first, and least where labels and answers are mixed.
+ROUNDS, FRESH_ROUNDS, MIXED_ROUNDS = 1, 2, 3
 UNDROPPED = 0.92  # a step without dropout, of one with it
 # A refit: forward passes of both models, and each multiply-add of its sums, adding up included.
 REFIT_PASSES, REFIT_SUMS = 2.0, 6.9
@@ -71,8 +71,9 @@ def seconds_for(
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
     judged = JUDGED * general.judge_tokens if general else 0.0
     step = _step(recipe.train, teacher, student)
-    fit = _passes(recipe.train, pieces["train"], init.source) * step
-    judge = _judgements(recipe.train, pieces["train"], init.source) * pieces["dev"] * predict
+    start = "refitted" if init.refit else init.source
+    fit = _passes(recipe.train, pieces["train"], start) * step
+    judge = _judgements(recipe.train, pieces["train"], start) * pieces["dev"] * predict
     return {
         "teacher": _tuning(recipe, pieces, rows, sizes[0]) if "teacher" in todo else 0.0,
         "teacher pass": answer * sum(pieces[name] for name in pieces if name in todo),
@@ -134,33 +135,34 @@ def _refitting(recipe: Recipe, sizes: tuple[Size, Size], there: float) -> float:
     return min(recipe.init.refit.tokens, there) * each * seconds_each(recipe.train)
 
 
-def _trials(train: Train, source: str) -> tuple[float, float]:
+def _trials(train: Train, start: str) -> tuple[float, float]:
     """Guess how many trials there are, and what share of a training's steps they take together."""
     if not searches(train):
         return 0.0, 0.0
-    rates = len(train.learning_rates or ()) or RATES.get(source, FRESHER)
-    fresh = FRESH_ROUNDS if reads_labels(train) else FRESH_WITHOUT_LABELS
+    rates = len(train.learning_rates or ()) or RATES.get(start, FRESHER)
+    mixed = reads_labels(train) and needs_teacher(train.learned)
+    rounds = ROUNDS if start in RATES else MIXED_ROUNDS if mixed else FRESH_ROUNDS
     lengths = [train.trial_fraction]
-    while len(lengths) < (ROUNDS if source == "teacher" else fresh) and lengths[-1] < 1:
+    while len(lengths) < rounds and lengths[-1] < 1:
         lengths.append(min(2 * lengths[-1], 1.0))
     return rates * len(lengths), rates * sum(lengths)
 
 
-def _passes(train: Train, pieces: float, source: str) -> float:
+def _passes(train: Train, pieces: float, start: str) -> float:
     """Pieces that a training reads, its trials included."""
     whole = train.epochs * pieces
     if train.max_steps is not None:
         whole = FILLED * train.max_steps * train.batch_tokens
-    return whole * (1 + _trials(train, source)[1])
+    return whole * (1 + _trials(train, start)[1])
 
 
-def _judgements(train: Train, pieces: float, source: str) -> float:
+def _judgements(train: Train, pieces: float, start: str) -> float:
     """How often a training is judged on dev, its trials included."""
     steps = train.epochs * pieces / (FILLED * train.batch_tokens)
     if train.max_steps is not None:
         steps = train.max_steps
     every = train.eval_every or pieces / (FILLED * train.batch_tokens)
-    return max(steps / every, 1) + _trials(train, source)[0]
+    return max(steps / every, 1) + _trials(train, start)[0]
 
 
 def describe_seconds(seconds: float) -> str:
