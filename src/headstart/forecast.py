@@ -14,7 +14,7 @@ from headstart.objectives import needs_features, needs_teacher
 from headstart.pieces import load_tokenizer
 from headstart.plan import Size, plan_sizes
 from headstart.prepare import rate_of_dropout, reads_labels
-from headstart.speed import busy, seconds_each
+from headstart.speed import busy, product_seconds, seconds_each
 from headstart.stages import base_of, teacher_data
 from headstart.texts import bytes_of_text
 from headstart.tokenized import open_text
@@ -59,12 +59,12 @@ def seconds_for(
     rows = len(text.splits["train"])
     more_text = (recipe.data.text_per_language or 0) * len(text.languages)
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
-    whole = [size.work for size in sizes]
-    learning, answering = seconds_each(recipe.train), seconds_each()  # the latter in fp32
-    teacher, student = (size.work * learning for size in sizes)
-    if not needs_features(recipe.train.objective):
-        teacher, student = (_brief(size, recipe) * learning for size in sizes)
-    answer, predict = (_brief(size, recipe) * answering for size in sizes)
+    whole = [size.work * seconds_each(size) for size in sizes]  # to answer, in fp32
+    trained = [seconds_each(size, recipe.train) for size in sizes]
+    features = needs_features(recipe.train.objective)
+    counted = [size.work if features else _brief(size, recipe) for size in sizes]
+    teacher, student = (work * each for work, each in zip(counted, trained, strict=True))
+    answer, predict = (_brief(size, recipe) * seconds_each(size) for size in sizes)
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
@@ -77,9 +77,9 @@ def seconds_for(
     return {
         "teacher": _tuning(recipe, pieces, rows, sizes[0]) if "teacher" in todo else 0.0,
         "teacher pass": answer * sum(pieces[name] for name in pieces if name in todo),
-        "measuring": 3 * whole[0] * answering * read if "measuring" in todo else 0.0,
+        "measuring": 3 * whole[0] * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
-        "general": learned * (3 * whole[1] + whole[0]) * learning + judged * sum(whole) * answering,
+        "general": learned * (3 * sizes[1].work * trained[1] + whole[0]) + judged * sum(whole),
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * predict,
     }
@@ -114,7 +114,8 @@ def _tuning(recipe: Recipe, pieces: Mapping[str, int], rows: int, size: Size) ->
     learned = pieces["train"] * _share(recipe, rows)
     seen = _passes(tuned, learned, "teacher")
     judged = _judgements(tuned, learned, "teacher") * pieces["dev"]
-    return _brief(size, recipe) * (3 * seen * seconds_each(tuned) + judged * seconds_each())
+    each = 3 * seen * seconds_each(size, tuned) + judged * seconds_each(size)
+    return _brief(size, recipe) * each
 
 
 def _share(recipe: Recipe, rows: int) -> float:
@@ -129,10 +130,11 @@ def _refitting(recipe: Recipe, sizes: tuple[Size, Size], there: float) -> float:
     """Estimate the seconds of a refit, where so many pieces are there to be read."""
     if recipe.init.refit is None:
         return 0.0
-    teacher, student = sizes
+    student = sizes[1]
     sums = student.layers * (student.ffn**2 + 5 * student.hidden**2)
-    each = REFIT_PASSES * (teacher.work + student.work) + REFIT_SUMS * sums
-    return min(recipe.init.refit.tokens, there) * each * seconds_each(recipe.train)
+    passes = (size.work * seconds_each(size, recipe.train, learns=False) for size in sizes)
+    each = REFIT_PASSES * sum(passes) + REFIT_SUMS * sums * product_seconds()
+    return min(recipe.init.refit.tokens, there) * each
 
 
 def _trials(train: Train, start: str) -> tuple[float, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headstart.errors import HeadstartError, nearest
 
@@ -189,6 +190,22 @@ def rate_at(step: int, total: int, warmup: float) -> float:
     """
     rising = max(round(total * warmup), 1)
     return min((step + 1) / rising, (total - step) / max(total - rising, 1), 1.0)
+
+
+@contextmanager
+def half(kind: str, *, bf16: bool) -> Generator[None]:
+    """Make products in bf16, if asked.
+
+    On a processor attention becomes plain products, too: in bf16 the backward pass of PyTorch's
+    fused one takes longer than all else of a layer together (docs/performance.md).
+
+    Args:
+        kind: Of the device.
+        bf16: Whether to.
+    """
+    plain = sdpa_kernel(SDPBackend.MATH) if bf16 and kind == "cpu" else nullcontext()
+    with torch.autocast(kind, torch.bfloat16, enabled=bf16), plain:
+        yield
 
 
 def open_accelerator(tracker: str | None = None, folder: str | Path = ".") -> Accelerator:

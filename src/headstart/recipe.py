@@ -46,7 +46,7 @@ FINETUNE_DEFAULTS: Mapping[str, object] = {
     "epochs": 6.0,
 }
 
-RESULT_VERSION = 17  # goes up when a change of code moves a result
+RESULT_VERSION = 18  # goes up when a change of code moves a result
 NOT_DECIDING = frozenset(
     {
         "name", "arms", "grid", "baseline", "seeds", "data.folder", "data.text",

@@ -1,21 +1,28 @@
-"""How fast this machine is at matrix products, and how much of that a training reaches."""
+"""How fast this machine is at what an encoder does, and at bare products."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from headstart.prepare import has_fast_bf16
+from headstart.budget import PER_CHANNEL
+from headstart.prepare import half, has_fast_bf16
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headstart.plan import Size
     from headstart.settings import Train
 
+TEXTS, LONG = 32, 16  # of the batch that is timed: its texts, and pieces of each
 # Fitted to the seconds of runs: see docs/performance.md.
-EFFICIENCY = {"fp32": 0.75, "bf16": 0.5}  # share of bare products that a training reaches
+EFFICIENCY = 0.75  # share of bare products that a refit's sums reach
 THREADS = 0.8  # so many threads are worth as one to this power
 BUSY = 0.6  # load for each processor from which on an estimate says so
 
@@ -30,29 +37,68 @@ def busy() -> str:
     return f"; longer while other programs are at work here (load {load:.1f})"
 
 
-@cache
-def matrix_rate(precision: str = "fp32") -> float:
-    """Measure this machine's matrix products for a fifth of a second: operations per second.
+def _alone(work: Callable[[], object], seconds: float) -> float:
+    """Time a piece of work on one thread, at its best in so many seconds.
 
-    One thread is measured at its best, and others are counted on top of it: what else the machine
-    is doing just now says nothing about the hours to come.
-
-    Args:
-        precision: fp32 or bf16.
+    Other threads are counted on top of it: what else the machine is doing just now says nothing
+    about the hours to come.
     """
     threads = torch.get_num_threads()
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
     torch.set_num_threads(1)
     try:
-        a, b = torch.ones(512, 384, dtype=kind), torch.ones(384, 1536, dtype=kind)
-        began, best = time.perf_counter(), float("inf")
-        while time.perf_counter() - began < 0.2:
+        work()
+        began, best, times = time.perf_counter(), float("inf"), 0
+        while times < 2 or time.perf_counter() - began < seconds:
             start = time.perf_counter()
-            torch.mm(a, b)
-            best = min(best, time.perf_counter() - start)
+            work()
+            best, times = min(best, time.perf_counter() - start), times + 1
     finally:
         torch.set_num_threads(threads)
-    return threads**THREADS * 2 * 512 * 384 * 1536 / best
+    return best / threads**THREADS
+
+
+@cache
+def matrix_rate() -> float:
+    """Measure this machine's matrix products in single precision: operations per second."""
+    a, b = torch.ones(512, 384), torch.ones(384, 1536)
+    return 2 * 512 * 384 * 1536 / _alone(lambda: torch.mm(a, b), 0.1)
+
+
+@cache
+def layer_seconds(hidden: int, heads: int, ffn: int, precision: str, learns: bool) -> float:
+    """Measure one layer of an encoder: seconds of a piece.
+
+    Products grow with the width's square, all else with the width, and how they compare is the
+    machine's: so a layer of the very width is timed.
+
+    Args:
+        hidden: Its width.
+        heads: Its heads.
+        ffn: Its neurons.
+        precision: fp32 or bf16.
+        learns: A whole training step of it, optimizer included; else a forward pass.
+    """
+    with torch.random.fork_rng(devices=()), torch.enable_grad():
+        layer = nn.TransformerEncoderLayer(
+            hidden, math.gcd(hidden, heads), ffn, dropout=0.0, activation="gelu", batch_first=True
+        )
+        states = torch.randn(TEXTS, LONG, hidden, requires_grad=learns)
+    padding = torch.zeros(TEXTS, LONG, dtype=torch.bool)
+    padding[:, LONG - 2 :] = True
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-9, fused=True)
+
+    def forward() -> torch.Tensor:
+        with half("cpu", bf16=precision == "bf16"):
+            return layer(states, src_key_padding_mask=padding)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        forward().float().square().mean().backward()
+        nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+        optimizer.step()
+
+    with torch.set_grad_enabled(learns):
+        return _alone(step if learns else forward, 0.1) / (TEXTS * LONG)
 
 
 @cache
@@ -61,8 +107,22 @@ def _own_precision() -> str:
     return "bf16" if has_fast_bf16("cpu") else "fp32"
 
 
-def seconds_each(train: Train | None = None) -> float:
-    """Seconds of a multiply-add in a training, as its precision will be; None: in answering."""
+def seconds_each(size: Size, train: Train | None = None, *, learns: bool = True) -> float:
+    """Seconds of a model's multiply-add, as `Size.work` counts them.
+
+    Args:
+        size: Of the model.
+        train: Says in which precision; None for answering, which is in single precision.
+        learns: A third of a training step; else of a forward pass. Nothing to answering.
+    """
     precision = "fp32" if train is None else train.precision
     precision = _own_precision() if precision == "auto" else precision
-    return 2 / (matrix_rate(precision) * EFFICIENCY[precision])
+    learns = learns and train is not None
+    each = layer_seconds(size.hidden, size.heads, size.ffn, precision, learns)
+    counted = 4 * size.hidden**2 + 2 * size.hidden * size.ffn + PER_CHANNEL * size.hidden
+    return each / counted / (3 if learns else 1)
+
+
+def product_seconds() -> float:
+    """Seconds of a multiply-add in single precision, where all is products."""
+    return 2 / (matrix_rate() * EFFICIENCY)

@@ -10,6 +10,7 @@ import torch
 
 from headstart.encode import collate, to_device, unit_logits
 from headstart.objectives import weighted
+from headstart.prepare import half
 from headstart.replay import LARGEST, Feed, Replay, padded
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Stride:
         """Take a step and give its loss, without a look at it."""
         accelerator, batch = self.accelerator, feed.batch
         with (
-            torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=self.bf16),
+            half(accelerator.device.type, bf16=self.bf16),
             nullcontext({}) if self.bound is None else self.bound.watch() as seen,
         ):
             logits = unit_logits(self.model(**batch.inputs).logits, batch)
