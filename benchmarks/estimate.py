@@ -22,6 +22,7 @@ import torch
 from headstart.checking import apply
 from headstart.forecast import how_long
 from headstart.loading import load_recipe
+from headstart.stages import base_of
 from headstart.study import plan_runs, study, to_time
 
 if TYPE_CHECKING:
@@ -51,10 +52,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
-def measure(changes: Mapping[str, Any], out: Path, teacher: Path | None) -> tuple[float, float]:
+def measure(
+    changes: Mapping[str, Any], base: str, out: Path, teacher: Path | None
+) -> tuple[float, float]:
     """Give the seconds that are told, and those that it takes."""
-    plain = {"arms": {}, "baseline": None, "teacher.model": str(teacher) if teacher else None}
+    plain = {"arms": {}, "baseline": None, "teacher.base": base, "teacher.model": None}
     recipe = apply(load_recipe("quickstart"), {**plain, **changes})
+    if teacher is not None:
+        recipe = apply(recipe, {"teacher.model": str(teacher)})
     with tempfile.TemporaryDirectory() as folder:
         bases = Path(folder)
         told = how_long(to_time(plan_runs(recipe, out, bases=bases)), out, bases=bases)
@@ -77,9 +82,10 @@ def main() -> None:
                        and (not given.names or name in given.names))]  # fmt: skip
     print("| recipe | told, s | taken, s | told / taken |", "| --- | --- | --- | --- |", sep="\n")
     with tempfile.TemporaryDirectory() as folder:
+        base = str(base_of(load_recipe("quickstart"), Path(folder)))  # unpacked before the clock
         for i, name in enumerate(chosen):
             teacher = next(Path(folder).glob("0/teachers/*/model"), None)
-            told, took = measure(RECIPES[name], Path(folder) / str(i), teacher)
+            told, took = measure(RECIPES[name], base, Path(folder) / str(i), teacher)
             close += abs(told / took - 1) <= CLOSE
             print(f"| {name} | {told:.0f} | {took:.0f} | {told / took:.2f} |", flush=True)
     print(f"\n{given.threads} threads, load at the end {os.getloadavg()[0]:.1f}; "

@@ -10,17 +10,20 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from headstart import train
 from headstart.encode import collate, unit_logits
 from headstart.evaluate import predict
-from headstart.prepare import optimizer_for
+from headstart.prepare import half, optimizer_for
 from headstart.train import fit
 from test_train import drawn, fresh, job
 from tiny import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -182,16 +185,16 @@ def law_bf16_trains_as_fp32(
     """Losses within 1 %, and matrices move as far: by changes that bf16 would round away."""
     work = job(drawn(), accelerator, eval_every=4, dropout=0.0, precision="fp32")
     work = replace(work, learning_rate=1e-4)
-    half = replace(work, settings=work.settings.model_copy(update={"precision": "bf16"}))
+    mixed = replace(work, settings=work.settings.model_copy(update={"precision": "bf16"}))
     before, found = fresh("classification", variant).state_dict(), []
-    for one, maker in ((work, optimizer_for), (half, make)):
+    for one, maker in ((work, optimizer_for), (mixed, make)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(train, "optimizer_for", maker)
             found.append(trained(one, "classification", variant, dtype=torch.float32))
-    (losses, single), (others, mixed) = found
+    (losses, single), (others, halved) = found
     assert losses != others
     np.testing.assert_allclose(others, losses, rtol=0.01)
-    for name, value in mixed.items():
+    for name, value in halved.items():
         assert value.dtype == before[name].dtype
         if value.ndim > 1 and float((single[name] - before[name]).abs().sum()) > 0:
             moved, far = (float((w - before[name]).abs().sum()) for w in (value, single[name]))
@@ -218,3 +221,46 @@ def test_the_law_of_bf16_has_teeth(accelerator: Accelerator) -> None:
 
     with pytest.raises(AssertionError):
         law_bf16_trains_as_fp32(accelerator, make=without_masters)
+
+
+# --- bf16 on a processor: attention as plain products, since the fused one is slow backward ---
+
+
+class Called(TorchDispatchMode):
+    """Notes what is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def is_fused(context: AbstractContextManager[Any]) -> bool:
+    states = torch.randn(2, 2, 5, 8, requires_grad=True)
+    with Called() as called, context:
+        F.scaled_dot_product_attention(states, states, states).float().sum().backward()
+    return any("flash" in name for name in called.names)
+
+
+def test_attention_in_bf16_is_products_on_a_processor() -> None:
+    assert not is_fused(half("cpu", bf16=True))
+    assert is_fused(half("cpu", bf16=False))
+    assert is_fused(torch.autocast("cpu", torch.bfloat16))  # planted: it would be noticed
+
+
+def test_half_makes_the_same_attention() -> None:
+    states = torch.randn(2, 2, 5, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    mask[0, ..., 3:] = False
+    found = []
+    for bf16 in (False, True):
+        q = states.clone().requires_grad_()
+        with half("cpu", bf16=bf16):
+            out = F.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+        out.float().square().sum().backward()
+        found.append((out.detach().float(), q.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=0.05, atol=0.05)

@@ -38,6 +38,8 @@ ROUNDS, FRESH_ROUNDS, MIXED_ROUNDS = 1, 2, 3
 UNDROPPED = 0.92  # a step without dropout, of one with it
 # A refit: forward passes of both models, and each multiply-add of its sums, adding up included.
 REFIT_PASSES, REFIT_SUMS = 2.0, 6.9
+# A run's own seconds, and those of each parameter that is loaded, hashed and written.
+BEGINNING, LOADING = 0.7, 2e-8
 BYTES = 2  # of a file of text for each piece: compressed ones have as few
 
 
@@ -53,7 +55,8 @@ def seconds_for(
         todo: What is not there yet: `teacher` to tune, splits for it to answer, `measuring`.
 
     Returns:
-        Seconds under teacher, `teacher pass`, measuring, refit, general, student and evaluation.
+        Seconds under loading, teacher, `teacher pass`, measuring, refit, general, student and
+        evaluation.
     """
     pieces = {name: int(split.lengths.sum()) for name, split in text.splits.items()}
     rows = len(text.splits["train"])
@@ -75,6 +78,7 @@ def seconds_for(
     fit = _passes(recipe.train, pieces["train"], start) * step
     judge = _judgements(recipe.train, pieces["train"], start) * pieces["dev"] * predict
     return {
+        "loading": BEGINNING + LOADING * sum(size.parameters["total"] for size in sizes),
         "teacher": _tuning(recipe, pieces, rows, sizes[0]) if "teacher" in todo else 0.0,
         "teacher pass": answer * sum(pieces[name] for name in pieces if name in todo),
         "measuring": 3 * whole[0] * read if "measuring" in todo else 0.0,

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from headstart.plan import Size
     from headstart.settings import Train
 
-TEXTS, LONG = 32, 16  # of the batch that is timed: its texts, and pieces of each
+# What is timed: texts, pieces of each, and layers of so many channels together, whose weights no
+# cache near a processor holds.
+TEXTS, LONG, CHANNELS = 32, 16, 1152
 # Fitted to the seconds of runs: see docs/performance.md.
 EFFICIENCY = 0.75  # share of bare products that a refit's sums reach
-THREADS = 0.8  # so many threads are worth as one to this power
+BESIDE = 1.25  # a whole model's time, of its layers' alone
 BUSY = 0.6  # load for each processor from which on an estimate says so
 
 
@@ -37,36 +39,39 @@ def busy() -> str:
     return f"; longer while other programs are at work here (load {load:.1f})"
 
 
-def _alone(work: Callable[[], object], seconds: float) -> float:
-    """Time a piece of work on one thread, at its best in so many seconds.
+def _best(work: Callable[[], object], seconds: float) -> float:
+    """Time a piece of work, at its best in so many seconds.
 
-    Other threads are counted on top of it: what else the machine is doing just now says nothing
-    about the hours to come.
+    With all threads, but never above one alone: where another program holds a processor, threads
+    wait for each other, which says nothing about the hours to come.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    found: list[float] = []
     try:
-        work()
-        began, best, times = time.perf_counter(), float("inf"), 0
-        while times < 2 or time.perf_counter() - began < seconds:
-            start = time.perf_counter()
+        for count in {1, threads}:
+            torch.set_num_threads(count)
             work()
-            best, times = min(best, time.perf_counter() - start), times + 1
+            began, times = time.perf_counter(), 0
+            while times < 2 or time.perf_counter() - began < seconds:
+                start = time.perf_counter()
+                work()
+                found.append(time.perf_counter() - start)
+                times += 1
     finally:
         torch.set_num_threads(threads)
-    return best / threads**THREADS
+    return min(found)
 
 
 @cache
 def matrix_rate() -> float:
     """Measure this machine's matrix products in single precision: operations per second."""
     a, b = torch.ones(512, 384), torch.ones(384, 1536)
-    return 2 * 512 * 384 * 1536 / _alone(lambda: torch.mm(a, b), 0.1)
+    return 2 * 512 * 384 * 1536 / _best(lambda: torch.mm(a, b), 0.1)
 
 
 @cache
 def layer_seconds(hidden: int, heads: int, ffn: int, precision: str, learns: bool) -> float:
-    """Measure one layer of an encoder: seconds of a piece.
+    """Measure a layer of an encoder: seconds of a piece.
 
     Products grow with the width's square, all else with the width, and how they compare is the
     machine's: so a layer of the very width is timed.
@@ -78,27 +83,34 @@ def layer_seconds(hidden: int, heads: int, ffn: int, precision: str, learns: boo
         precision: fp32 or bf16.
         learns: A whole training step of it, optimizer included; else a forward pass.
     """
+    count = max(CHANNELS // hidden, 1)
     with torch.random.fork_rng(devices=()), torch.enable_grad():
-        layer = nn.TransformerEncoderLayer(
-            hidden, math.gcd(hidden, heads), ffn, dropout=0.0, activation="gelu", batch_first=True
+        layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                hidden, math.gcd(hidden, heads), ffn, 0.0, activation="gelu", batch_first=True
+            )
+            for _ in range(count)
         )
-        states = torch.randn(TEXTS, LONG, hidden, requires_grad=learns)
+        given = torch.randn(TEXTS, LONG, hidden)
     padding = torch.zeros(TEXTS, LONG, dtype=torch.bool)
     padding[:, LONG - 2 :] = True
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-9, fused=True)
+    optimizer = torch.optim.AdamW(layers.parameters(), lr=1e-9, fused=True)
 
     def forward() -> torch.Tensor:
+        states = given
         with half("cpu", bf16=precision == "bf16"):
-            return layer(states, src_key_padding_mask=padding)
+            for layer in layers:
+                states = layer(states, src_key_padding_mask=padding)
+        return states
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         forward().float().square().mean().backward()
-        nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
         optimizer.step()
 
     with torch.set_grad_enabled(learns):
-        return _alone(step if learns else forward, 0.1) / (TEXTS * LONG)
+        return _best(step if learns else forward, 0.05) / (count * TEXTS * LONG)
 
 
 @cache
@@ -120,7 +132,7 @@ def seconds_each(size: Size, train: Train | None = None, *, learns: bool = True)
     learns = learns and train is not None
     each = layer_seconds(size.hidden, size.heads, size.ffn, precision, learns)
     counted = 4 * size.hidden**2 + 2 * size.hidden * size.ffn + PER_CHANNEL * size.hidden
-    return each / counted / (3 if learns else 1)
+    return BESIDE * each / counted / (3 if learns else 1)
 
 
 def product_seconds() -> float:
