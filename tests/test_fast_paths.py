@@ -260,6 +260,7 @@ def test_half_makes_the_same_attention() -> None:
         q = states.clone().requires_grad_()
         with half("cpu", bf16=bf16):
             out = F.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+        assert (out.dtype == torch.bfloat16) == bf16
         out.float().square().sum().backward()
         found.append((out.detach().float(), q.grad))
     for one, other in zip(*found, strict=True):

@@ -210,7 +210,7 @@ def test_what_cannot_be_recorded_is_taken(
             raise RuntimeError("operation not permitted when stream is capturing\nat line 3")
 
     replay._tell.cache_clear()
-    work = job(drawn(), accelerator, dropout=0.0, epochs=6)
+    work = job(drawn(), accelerator, dropout=0.0, epochs=6, precision="fp32")
     plain = fit_recorded(work, monkeypatch, None)
     fit_recorded(work, monkeypatch, Broken())
     played = fit_recorded(work, monkeypatch, Broken())

@@ -322,8 +322,9 @@ def at_rate(monkeypatch: pytest.MonkeyPatch, fp32: float, *, bf16: float = 1e9) 
 def test_timing_a_layer_leaves_the_program_as_it_was() -> None:
     torch.manual_seed(3)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    for learns in (True, False):
-        assert speed.layer_seconds.__wrapped__(24, 5, 48, "fp32", learns) > 0
+    for precision in ("fp32", "bf16"):
+        for learns in (True, False):
+            assert speed.layer_seconds.__wrapped__(24, 5, 48, precision, learns) > 0
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
@@ -607,6 +608,21 @@ def test_bf16_makes_training_sooner_and_answering_not(
     judged = (apply(recipe, {**rival, "train.precision": kind}) for kind in ("fp32", "bf16"))
     fp32, bf16 = (estimate([one], str(made[1]), text)[0] for one in judged)
     assert bf16["general"] > 0.9 * fp32["general"] > 0  # one step, and judging all around it
+
+
+def test_a_teacher_beside_a_loss_on_states_is_in_single_precision(
+    made: tuple[Recipe, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_rate(monkeypatch, 1e9, bf16=1e15)  # what is in bf16 costs nothing
+    text = open_text(made[0].data, made[0].task, tiny_tokenizer())
+
+    def student(objective: dict[str, float], kind: str) -> float:
+        asked = {"train.objective": objective, "train.precision": kind, "train.eval_every": 10**6}
+        return estimate([apply(made[0], asked)], str(made[1]), text)[0]["student"]
+
+    mse, relation = {"mse": 1.0}, {"mse": 1.0, "relation": 1.0}
+    theirs = student(relation, "bf16") - student(mse, "bf16")
+    assert theirs > 0.1 * student(relation, "fp32")
 
 
 def test_a_teacher_of_fewer_rows_is_tuned_for_less(made: tuple[Recipe, Path]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headstart.settings import Train
     from headstart.tokenized import Text
 
-# What follows was fitted to the seconds of 40 runs: see docs/performance.md.
+# What follows was fitted to the seconds of runs: see docs/performance.md.
 FILLED = 0.95  # share of a batch that is no padding
 RATES = {"teacher": 3.5, "refitted": 4.5}  # how many auto tries
 FRESHER = 3.0  # the same for other first weights
@@ -63,17 +63,16 @@ def seconds_for(
     more_text = (recipe.data.text_per_language or 0) * len(text.languages)
     pieces["train"] += round(more_text * float(text.splits["train"].lengths.mean()))
     whole = [size.work * seconds_each(size) for size in sizes]  # to answer, in fp32
-    trained = [seconds_each(size, recipe.train) for size in sizes]
+    learning = seconds_each(sizes[1], recipe.train)
     features = needs_features(recipe.train.objective)
-    counted = [size.work if features else _brief(size, recipe) for size in sizes]
-    teacher, student = (work * each for work, each in zip(counted, trained, strict=True))
+    student = learning * (sizes[1].work if features else _brief(sizes[1], recipe))
     answer, predict = (_brief(size, recipe) * seconds_each(size) for size in sizes)
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
     judged = JUDGED * general.judge_tokens if general else 0.0
-    step = _step(recipe.train, teacher, student)
+    step = _step(recipe.train, whole[0], student)
     start = "refitted" if init.refit else init.source
     fit = _passes(recipe.train, pieces["train"], start) * step
     judge = _judgements(recipe.train, pieces["train"], start) * pieces["dev"] * predict
@@ -83,7 +82,7 @@ def seconds_for(
         "teacher pass": answer * sum(pieces[name] for name in pieces if name in todo),
         "measuring": 3 * whole[0] * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
-        "general": learned * (3 * sizes[1].work * trained[1] + whole[0]) + judged * sum(whole),
+        "general": learned * (3 * sizes[1].work * learning + whole[0]) + judged * sum(whole),
         "student": fit + judge,
         "evaluation": (pieces["test"] + 2 * pieces["dev"]) * predict,
     }
