@@ -197,7 +197,7 @@ def half(kind: str, *, bf16: bool) -> Generator[None]:
     """Make products in bf16, if asked.
 
     On a processor attention becomes plain products, too: in bf16 the backward pass of PyTorch's
-    fused one takes longer than all else of a layer together (docs/performance.md).
+    fused one is slow there (docs/performance.md).
 
     Args:
         kind: Of the device.
