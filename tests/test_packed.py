@@ -22,10 +22,12 @@ from transformers import AutoModel, AutoTokenizer
 
 from headstart import packed
 from headstart.charsmap import AFTER_IDEOGRAPHS, compile_charsmap, with_compositions
+from headstart.checkpoint import check_base
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.pack import BLOCK, read_pack, unpack
 from headstart.packed import Base, cut_tokenizer, used_pieces, write_base
+from headstart.reader import open_model
 from headstart.recipe import Data
 
 ORACLE = Path(__file__).parent / "oracles" / "xlmr_pieces.json"
@@ -322,6 +324,26 @@ def test_the_hubs_cache_comes_first(
     write_base(tiny, tmp_path / "direct", TEXTS)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "direct" / name).read_bytes()
+
+
+def law_a_hollow_base_has_the_shapes_of_the_whole(base: Base, folder: Path) -> None:
+    for name, hollow in (("whole", False), ("hollow", True)):
+        write_base(base, folder / name, TEXTS, hollow=hollow)
+    opened = [open_model(folder / name) for name in ("whole", "hollow")]
+    assert opened[0].shapes == opened[1].shapes
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (folder / "whole" / name).read_bytes() == (folder / "hollow" / name).read_bytes()
+
+
+def test_a_hollow_base_has_the_shapes_of_the_whole(
+    tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    law_a_hollow_base_has_the_shapes_of_the_whole(tiny, tmp_path)
+    check_base(tmp_path / "hollow", task="classification")
+    hole = packed._hole
+    monkeypatch.setattr(packed, "_hole", lambda base, keep, path: hole(base, keep[1:], path))
+    with pytest.raises(AssertionError):
+        law_a_hollow_base_has_the_shapes_of_the_whole(tiny, tmp_path / "wrong")
 
 
 def test_without_cache_and_package_the_way_out_is_named(

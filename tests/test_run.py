@@ -352,7 +352,7 @@ def test_the_packed_base_can_read_all_that_any_run_reads(
                "data.test_per_language": 2, "data.text": str(tmp_path / "text")}  # fmt: skip
     found: list[list[str]] = []
     monkeypatch.setattr(
-        packed, "quickstart_base", lambda _place, texts: found.append(list(texts)) or "packed"
+        packed, "quickstart_base", lambda _place, texts, **_: found.append(list(texts)) or "packed"
     )
     place = Path(str(base_of(apply(recipe, changes), tmp_path)))
     assert place.parent == tmp_path / "base"
@@ -532,7 +532,7 @@ def test_the_packed_base_knows_text_that_came_later(
     (text / "bb.txt").write_text("habari\n", encoding="utf-8")
     changes = {"teacher.base": "quickstart", "data.text": str(text)}
     recipe = apply(world(tmp_path / "world"), changes)
-    monkeypatch.setattr(packed, "quickstart_base", lambda _place, _texts: "packed")
+    monkeypatch.setattr(packed, "quickstart_base", lambda _place, _texts, **_: "packed")
     seen = [base_of(recipe, tmp_path)]
     for file in (text / "cc.txt", Path(str(recipe.data.folder)) / "aa.jsonl"):
         with file.open("a", encoding="utf-8") as more:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -328,6 +330,39 @@ def test_timing_a_layer_leaves_the_program_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
+
+
+def _learned(stepping: Callable[[list[Any], float], Callable[[], None]]) -> torch.Tensor:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(5, 3)
+    step, rows = stepping([*layer.parameters()], 0.1), torch.randn(7, 5)
+    for _ in range(4):
+        (layer(rows) * 9).square().mean().backward()
+        step()
+    return torch.cat([one.detach().flatten() for one in layer.parameters()])
+
+
+def _adamw(parameters: list[Any], rate: float) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(parameters, lr=rate, fused=True)
+
+    def step() -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def test_the_step_that_is_timed_is_the_optimizers() -> None:
+    assert torch.equal(_learned(speed._stepping), _learned(_adamw))
+    assert not torch.equal(_learned(speed._stepping), _learned(lambda p, r: _adamw(p, 2 * r)))
+
+
+def test_timing_does_without_pytorchs_compiler() -> None:
+    time_it = "import sys; from headstart.speed import layer_seconds as time; "
+    time_it += "time(24, 4, 48, 'bf16', True); print({'torch._dynamo', 'sympy'} & {*sys.modules})"
+    told = subprocess.run([sys.executable, "-c", time_it], capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == ("set()\n", "")
 
 
 @pytest.mark.parametrize(("slower", "told"), [(0.6, 0.6), (9.0, 1.0)])

@@ -113,7 +113,7 @@ def _find(one: Recipe, place: Path, faults: list[HeadstartError]) -> Found:
     if one.data.text is not None:
         _try(partial(check_folder, one.data.text), faults)
     labels = corpus.labels if corpus else one.data.labels
-    named, teacher = given or _try(lambda: base_of(one, place), faults), None
+    named, teacher = given or _try(lambda: base_of(one, place, hollow=True), faults), None
     if given:
         teacher = _try(lambda: checkpoint.check_model(given, task=task, labels=labels), faults)
     elif named:
@@ -130,7 +130,7 @@ def _find(one: Recipe, place: Path, faults: list[HeadstartError]) -> Found:
 
 def _check_base(one: Recipe, place: Path, teacher: Opened | None) -> None:
     """Check the base that the student's weights come from, where the teacher is a given one."""
-    if base := base_of(one, place):
+    if base := base_of(one, place, hollow=True):
         checkpoint.check_base(base, task=one.task, teacher=teacher)
         check_base_pieces(base, str(one.teacher.model))
 

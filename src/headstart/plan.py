@@ -95,7 +95,7 @@ def study_sizes(recipe: Recipe) -> list[list[Size]]:
     found: dict[str, list[Size]] = {}
     with TemporaryDirectory() as folder:
         for _, one in expand(recipe):
-            named = one.teacher.model or str(base_of(one, Path(folder)))
+            named = one.teacher.model or str(base_of(one, Path(folder), hollow=True))
             teacher, student = plan_sizes(one, named, labels=count)
             group = found.setdefault(named, [teacher])
             if student not in group[1:]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
 from headstart.budget import PER_CHANNEL
 from headstart.prepare import half, has_fast_bf16
@@ -92,25 +93,47 @@ def layer_seconds(hidden: int, heads: int, ffn: int, precision: str, learns: boo
             for _ in range(count)
         )
         given = torch.randn(TEXTS, LONG, hidden)
-    padding = torch.zeros(TEXTS, LONG, dtype=torch.bool)
+    # of all texts alike: for a mask of each, PyTorch's layer imports an algebra system
+    padding = torch.zeros(LONG, LONG, dtype=torch.bool)
     padding[:, LONG - 2 :] = True
-    optimizer = torch.optim.AdamW(layers.parameters(), lr=1e-9, fused=True)
+    step = _stepping([*layers.parameters()])
 
     def forward() -> torch.Tensor:
         states = given
         with half("cpu", bf16=precision == "bf16"):
             for layer in layers:
-                states = layer(states, src_key_padding_mask=padding)
+                states = layer(states, src_mask=padding)
         return states
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
+    def learn() -> None:
         forward().float().square().mean().backward()
-        nn.utils.clip_grad_norm_(layers.parameters(), 1.0)
-        optimizer.step()
+        step()
 
     with torch.set_grad_enabled(learns):
-        return _best(step if learns else forward, 0.05) / (count * TEXTS * LONG)
+        return _best(learn if learns else forward, 0.05) / (count * TEXTS * LONG)
+
+
+def _stepping(parameters: list[nn.Parameter], rate: float = 1e-9) -> Callable[[], None]:
+    """Clip gradients, take a step and drop them, as `torch.optim.AdamW(fused=True)` does.
+
+    The optimizer's class imports PyTorch's compiler when it is made, which takes longer than all
+    that is timed.
+    """
+    means, squares = ([torch.zeros_like(one) for one in parameters] for _ in range(2))
+    counts = [torch.zeros(()) for _ in parameters]
+
+    @torch.no_grad()
+    def step() -> None:
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        adamw(
+            parameters, gradients, means, squares, [], counts, fused=True, lr=rate, beta1=0.9,
+            beta2=0.999, eps=1e-8, weight_decay=0.01, amsgrad=False, maximize=False,
+        )  # fmt: skip
+        for one in parameters:
+            one.grad = None
+
+    return step
 
 
 @cache

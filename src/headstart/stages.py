@@ -98,8 +98,15 @@ def _readable(recipe: Recipe) -> list[str]:
     return every_text(corpus, unlabelled(corpus, recipe.data.text))
 
 
-def base_of(recipe: Recipe, folder: Path) -> str | None:
-    """Find the base: a folder or hub name, or the packed one written out for this corpus."""
+def base_of(recipe: Recipe, folder: Path, *, hollow: bool = False) -> str | None:
+    """Find the base: a folder or hub name, or the packed one written out for this corpus.
+
+    Args:
+        recipe: Names it.
+        folder: Holds `base/<key>/`, where the packed one is written.
+        hollow: Write it without its weights, to `hollow/<key>/`, for one who looks at shapes and
+            pieces alone.
+    """
     base = recipe.teacher.base
     if base != PACKAGED:
         return base
@@ -107,9 +114,9 @@ def base_of(recipe: Recipe, folder: Path) -> str | None:
     which = recipe.data.model_dump_json(include=deciding)
     files = stamp(recipe.data.folder, READERS), stamp(recipe.data.text, TEXT_READERS)
     key = hashlib.sha256(f"{recipe.task}|{which}|{files}".encode()).hexdigest()[:16]
-    place = folder / "base" / key  # its pieces are those of this text
+    place = folder / ("hollow" if hollow else "base") / key  # its pieces are those of this text
     if not (place / "config.json").exists():
-        _say_once(packed.quickstart_base(place, _readable(recipe)))
+        _say_once(packed.quickstart_base(place, _readable(recipe), hollow=hollow))
     return str(place)
 
 
