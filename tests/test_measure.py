@@ -63,6 +63,18 @@ def test_every_family_is_measured(variant: str) -> None:
         assert all((found[rule][size] > 0).all() for size in ("heads", "ffn"))
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rules_share_a_forward_pass(variant: str) -> None:
+    model, sample, passes = tiny_model(variant), two_languages(), []
+    apart = {rule: measure(model, sample, [rule])[rule] for rule in MEASURED}
+    model.register_forward_hook(lambda *_: passes.append(1))
+    together = measure(model, sample, MEASURED)
+    assert len(passes) == len(sample.batches)
+    for rule, scores in apart.items():
+        for size, found in scores.items():
+            assert together[rule][size] == pytest.approx(found, rel=1e-5)
+
+
 def activations(model: PreTrainedModel, sample: Sample, module: nn.Module) -> list[Tensor]:
     """Collect a module's inputs for every language, text by text, without padding."""
     rows: list[list[Tensor]] = [[], []]

@@ -1,7 +1,7 @@
 """Scores of a teacher's channels, heads and neurons, from what they do on text.
 
-Text is read once for every rule, size and shape; languages count alike. Rules that are asked
-for together take a forward pass each, and `taylor` a backward one.
+Text is read once for every rule, size and shape, in one forward pass; `taylor` takes a backward
+one, too. Languages count alike.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from headstart.encode import Batch
     from headstart.rules import Measured, Scores
-    from headstart.walk import Sample
+    from headstart.walk import Read, Sample
 
 
 class Totals:
@@ -103,10 +103,7 @@ def measure(
         for index in sample.batches:
             batch = collate(sample.encoded, index, device=teacher.device)
             languages = torch.from_numpy(sample.encoded.language_ids[index])
-            if "activation" in rules:
-                meter.look(batch, languages)
-            if "taylor" in rules:
-                meter.weigh(batch, languages, rng)
+            meter.see(batch, languages, rules, rng)
             advance(1)
     made: dict[str, dict[str, Scores]] = {}
     if "activation" in rules:
@@ -165,32 +162,44 @@ class _Meter:
         self.active = {k: Totals(languages, shape.layers, n) for k, n in units.items()}
         self.vital = {k: Totals(languages, shape.layers, units[k]) for k in ("heads", "ffn")}
 
-    def look(self, batch: Batch, languages: Tensor) -> None:
+    def see(
+        self, batch: Batch, languages: Tensor, rules: Collection[str], rng: torch.Generator
+    ) -> None:
+        """Run a batch, and add what the rules look at."""
+        sizes = self.taps if "activation" in rules else self.vital
+        taps = [tap for size in sizes for tap in self.taps[size]]
+        learns = "taylor" in rules
+        with torch.set_grad_enabled(learns), self.walk.watching(taps) as found:
+            output = self.walk.model(**batch.inputs)
+            if learns:
+                self._weigh(found, unit_logits(output.logits, batch).float(), languages, rng)
+        if "activation" in rules:
+            self._look(found, batch, languages)
+
+    def _look(self, found: Read, batch: Batch, languages: Tensor) -> None:
         """Add the absolute activations of every token."""
-        found = self.walk.read(batch.inputs, [tap for taps in self.taps.values() for tap in taps])
         mask = batch.inputs["attention_mask"].bool()
         owners = languages[:, None].expand(mask.shape)[mask.cpu()]
         for size, taps in self.taps.items():
             for layer, tap in enumerate(taps):
-                rows = found[tap][0][mask].abs()
+                rows = found[tap][0].detach()[mask].abs()
                 self.active[size].add(layer, self._units(size, rows).mean(-1), owners)
 
-    def weigh(self, batch: Batch, languages: Tensor, rng: torch.Generator) -> None:
+    def _weigh(self, found: Read, logits: Tensor, languages: Tensor, rng: torch.Generator) -> None:
         """Add, for every text, the squared effect of switching each unit off."""
-        taps = [*self.taps["heads"], *self.taps["ffn"]]
-        with torch.enable_grad(), self.walk.watching(taps) as found:
-            logits = unit_logits(self.walk.model(**batch.inputs).logits, batch).float()
-            if not bool(logits.isfinite().all()):
-                raise HeadstartError(
-                    "an answer of the teacher is infinite or no number",
-                    where="taylor, which ranks heads and neurons by it",
-                    way_out="look at the teacher's weights, or set train.precision to fp32",
-                )
-            drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=rng)[:, 0]
-            loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
-            slopes = torch.autograd.grad(loss, [found[tap][0] for tap in taps])
-        for i, (tap, slope) in enumerate(zip(taps, slopes, strict=True)):
-            size, layer = ("heads", "ffn")[i // len(self.taps["ffn"])], i % len(self.taps["ffn"])
+        if not bool(logits.isfinite().all()):
+            raise HeadstartError(
+                "an answer of the teacher is infinite or no number",
+                where="taylor, which ranks heads and neurons by it",
+                way_out="look at the teacher's weights, or set train.precision to fp32",
+            )
+        drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=rng)[:, 0]
+        loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
+        taps = [
+            (size, layer, tap) for size in self.vital for layer, tap in enumerate(self.taps[size])
+        ]
+        slopes = torch.autograd.grad(loss, [found[tap][0] for _, _, tap in taps])
+        for (size, layer, tap), slope in zip(taps, slopes, strict=True):
             effect = (found[tap][0].detach() * slope).sum(1)  # padding has no slope
             self.vital[size].add(layer, self._units(size, effect).sum(-1) ** 2, languages)
 
