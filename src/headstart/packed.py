@@ -141,7 +141,7 @@ def _whole(base: Base, keep: Ints, path: Path) -> None:
 
 def _hole(base: Base, keep: Ints, path: Path) -> None:
     """Write a file of the weights' names and shapes, whose content is a hole."""
-    shapes = {WORDS: (len(keep), base.config["hidden_size"])}
+    shapes = {WORDS: (len(keep), cast("int", base.config["hidden_size"]))}
     shapes |= {name: value.shape for name, value in base.weights.items()}
     header: dict[str, object] = {}
     end = 0

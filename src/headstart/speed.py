@@ -127,7 +127,7 @@ def _stepping(parameters: list[nn.Parameter], rate: float = 1e-9) -> Callable[[]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         gradients = [one.grad for one in parameters if one.grad is not None]
         adamw(
-            parameters, gradients, means, squares, [], counts, fused=True, lr=rate, beta1=0.9,
+            [*parameters], gradients, means, squares, [], counts, fused=True, lr=rate, beta1=0.9,
             beta2=0.999, eps=1e-8, weight_decay=0.01, amsgrad=False, maximize=False,
         )  # fmt: skip
         for one in parameters:
