@@ -126,7 +126,8 @@ def _refuse_unknown(
         for name in names:
             if name not in allowed:
                 mend = (
-                    f"mend the row, or list all labels in data.labels; {nearest(str(name), known)}"
+                    "mend the row; or, if it is a class of its own, list all in data.labels, and "
+                    f"take a model that has them, if one is named; {nearest(str(name), known)}"
                 )
                 _refuse(raw, [place], f"unknown label {name!r}", way_out or mend)
 
