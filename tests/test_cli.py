@@ -256,7 +256,8 @@ def test_steps_lead_from_a_base_to_a_judged_student(
     command: Command, tiny: tuple[Recipe, Path], tmp_path: Path
 ) -> None:
     recipe, _ = tiny
-    data = ("--folder", recipe.data.folder, "--task", recipe.task, "--languages", "aa,bb")
+    told = ("--folder", recipe.data.folder, "--languages", "aa,bb")  # a teacher tells its task
+    data = (*told, "--task", recipe.task)
     quick = ("--set", "train.epochs=1", "--set", "train.learning_rate=1e-3")
     teacher, student, distilled = (tmp_path / name for name in ("teacher", "student", "distilled"))
     assert command("finetune", recipe.teacher.base, teacher, *data, *quick)[0] == 0
@@ -265,7 +266,7 @@ def test_steps_lead_from_a_base_to_a_judged_student(
     assert "parameters" in out
     selection = json.loads((student / "selection.json").read_text(encoding="utf-8"))
     assert selection["layers"] == [0, 1]
-    code, out, _ = command("distil", student, teacher, distilled, *data, *quick)
+    code, out, _ = command("distil", student, teacher, distilled, *told, *quick)
     assert code == 0
     assert "best score on dev" in out
     scores = tmp_path / "scores.json"

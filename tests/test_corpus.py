@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart.corpus import Corpus, epoch_order, load_corpus
+from headstart.document import parse
 from headstart.errors import HeadstartError
 from headstart.labels import check_known, check_labels, lacking
 from headstart.recipe import Data
@@ -547,6 +548,20 @@ def test_labels_of_a_model_must_be_the_corpus_own() -> None:
     with pytest.raises(HeadstartError, match=r"labels that the corpus lacks: \(c\)") as caught:
         check_labels(("a", "b"), ("c", "b", "a"), where="model m")
     assert caught.value.way_out == "set data.labels to the model's: [c, b, a]"
+    odd = (
+        "0",
+        "10",
+        "2",
+        "true",
+        "no: way",
+        "null",
+        *(f"a rather long name {i}" for i in range(9)),
+    )
+    with pytest.raises(HeadstartError, match="same labels, other order") as caught:
+        check_labels(sorted(odd, reverse=True), odd, where="model m")
+    line = caught.value.way_out.partition("order: ")[2]
+    assert parse(line, where="there") == [*odd]
+    assert "\n" not in line
     many = [f"l{i}" for i in range(9)]
     with pytest.raises(HeadstartError, match=r"l7, … 9 in all\)"):
         check_labels(many, many[::-1], where="model m")

@@ -17,7 +17,7 @@ from headstart import formats
 from headstart.errors import HeadstartError, combine
 from headstart.formats import columns_of
 from headstart.gather import gather
-from headstart.recipe import Data
+from headstart.recipe import Columns, Data
 from headstart.sources import CORPORA, SPLITS, Raw, source_of
 
 if TYPE_CHECKING:
@@ -245,6 +245,25 @@ def test_a_hub_set_with_a_column_for_the_language(tmp_path: Path) -> None:
     law_every_row_in_its_place(take(data))
     with pytest.raises(HeadstartError, match="no language 'fi'"):
         take(Data(corpus=str(tmp_path / "set"), languages=("fi",)))
+
+
+@pytest.mark.usefixtures("_no_shared_cache")
+def test_a_hub_set_whose_columns_have_other_names(tmp_path: Path) -> None:
+    names = {"text": "utt", "label": "intent", "language": "lang"}
+    for split, theirs in HUB_NAMES.items():
+        rows = {names.get(k, k): v for k, v in _mixed(LANGUAGES, split).items()}
+        write(tmp_path / "set" / f"{theirs}.parquet", rows)
+    data = Data(corpus=str(tmp_path / "set"), languages=LANGUAGES, columns=Columns(**names))
+    law_every_row_in_its_place(take(data))
+
+
+@pytest.mark.usefixtures("_no_shared_cache")
+def test_a_hub_set_without_languages_is_refused(tmp_path: Path) -> None:
+    for split, theirs in HUB_NAMES.items():
+        write(tmp_path / "set" / f"{theirs}.parquet", rows_of("de", split))
+    with pytest.raises(HeadstartError, match="no column language") as caught:
+        take(Data(corpus=str(tmp_path / "set"), languages=LANGUAGES))
+    assert "a file for each" in str(caught.value)
 
 
 @pytest.mark.usefixtures("_no_shared_cache")

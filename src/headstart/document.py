@@ -89,13 +89,18 @@ def parse(text: str, *, where: str) -> object:
     raise HeadstartError(f"not readable as YAML: {what}", where=place, way_out="mend the text")
 
 
-def dump(tree: object) -> str:
-    """Write plain data as YAML that `parse` reads back the same; small collections in one line."""
+def dump(tree: object, width: float = 100) -> str:
+    """Write plain data as YAML that `parse` reads back the same; small collections in one line.
+
+    Args:
+        tree: The data.
+        width: Letters after which a line is broken.
+    """
     return yaml.dump(
         tree,
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=None,
-        width=100,
+        width=width,
     )

@@ -7,7 +7,7 @@ unless the file is named for it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,12 @@ from headstart.sources import COLUMNS, SPLIT_NAMES, SPLITS, Raw, Reading
 if TYPE_CHECKING:
     from headstart.recipe import Data
     from headstart.sources import Hub, Source
+
+WITHOUT = {
+    "split": "; without a column for the split put files into folders train, dev and test",
+    "language": "; without a column for the language give the rows as data.folder, a file for each",
+}
+"""What to do where a table has no such column."""
 
 Opener = Callable[[Reading, str], list[Raw]]
 Place = tuple[Path, str | None]
@@ -184,7 +190,8 @@ def _cut(
         name = reading.find(ours, table)
         if name is not None:
             columns[ours] = table[name]
-    _check_columns(columns, where, reading, has_split=split is not None)
+    more = [name for name, asked in (("split", not split), ("language", language)) if asked]
+    _check_columns(columns, where, reading, more)
     answer = reading.find(COLUMNS[reading.task][1], table)
     classes = classes_of(table, answer) if answer else ()
     splits = [split] * len(table) if split else _splits(columns["split"].to_pylist(), where)
@@ -212,16 +219,18 @@ def _splits(names: list[object], where: str) -> list[str | None]:
 
 
 def _check_columns(
-    columns: Mapping[str, object], where: str, reading: Reading, *, has_split: bool
+    columns: Mapping[str, object], where: str, reading: Reading, more: Sequence[str]
 ) -> None:
-    needed = (*COLUMNS[reading.task], *(() if has_split else ("split",)))
-    lacking = [" or ".join(reading.source.called(o)) for o in needed if o not in columns]
+    """Refuse a table that lacks a column of the task, or one more that is needed here."""
+    needed = (*COLUMNS[reading.task], *more)
+    lacking = [ours for ours in needed if ours not in columns]
     if lacking:
+        names = ", ".join(" or ".join(reading.source.called(ours)) for ours in lacking)
         raise HeadstartError(
-            f"no column {', '.join(lacking)}{_instead(Path(where))}",
+            f"no column {names}{_instead(Path(where))}",
             where=where,
-            way_out="name the file's columns under data.columns; without a column for the split "
-            "put files into folders train, dev and test",
+            way_out="name its columns under data.columns"
+            + "".join(WITHOUT.get(ours, "") for ours in lacking),
         )
 
 
@@ -278,8 +287,6 @@ def _download(
         if str(name) in SPLITS:
             table = decode_classes(rows.with_format("arrow")[:], rows.features.to_dict())
             at, split = f"{where}, split {name}", SPLITS[str(name)]
-            if language:
-                _check_columns(dict.fromkeys(table.column_names), at, reading, has_split=True)
             raws += _cut(table, at, reading, split=split, language=language)
     return raws
 

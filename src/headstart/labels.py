@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from headstart.document import dump
 from headstart.errors import HeadstartError, combine
 from headstart.rows import IOB2
 from headstart.sources import COLUMNS
@@ -102,14 +104,14 @@ def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> 
         raise HeadstartError(
             f"same labels, other order: {both}",
             where=where,
-            way_out=f"set data.labels to the model's order: [{', '.join(found)}]",
+            way_out=f"set data.labels to the model's order: {_pasted(found)}",
         )
     extra, lacking = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
     if not lacking:
         raise HeadstartError(
             f"the model has labels that the corpus lacks: {_shown(extra)}",
             where=where,
-            way_out=f"set data.labels to the model's: [{', '.join(found)}]",
+            way_out=f"set data.labels to the model's: {_pasted(found)}",
         )
     only = [f"only the {side} has {_shown(names)}" for side, names in
             (("model", extra), ("corpus", lacking)) if names]  # fmt: skip
@@ -122,6 +124,11 @@ def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> 
         else "mend the rows, if these are slips (with data.labels set to the model's, check names "
         "them); else take a model that was fine-tuned on these labels, or fine-tune one here",
     )
+
+
+def _pasted(labels: Sequence[str]) -> str:
+    """Write labels as a recipe takes them, where `0` would be a number and `no: way` a mapping."""
+    return dump([*labels], width=math.inf).strip()
 
 
 def _shown(labels: Sequence[str]) -> str:

@@ -23,7 +23,9 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the result.")]
-TaskName = Annotated[str | None, typer.Option(help="classification or tagging.")]
+TaskName = Annotated[
+    str | None, typer.Option(help="classification or tagging, unless corpus or model tell.")
+]
 Corpus = Annotated[str, typer.Option(help="Known corpus, local, or hub name.")]
 Folder = Annotated[Path | None, typer.Option(help="Where the corpus' files are.")]
 Languages = Annotated[str, typer.Option(metavar="A,B,...", help="Languages to train on.")]

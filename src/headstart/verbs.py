@@ -181,7 +181,7 @@ def distil(
         from headstart.steps import distil as run_distil
 
     tree = data_tree(corpus, folder, languages, zero_shot, examples_per_language)
-    recipe = recipe_of(task, tree, {}, settings)
+    recipe = recipe_of(task or task_of(teacher), tree, {}, settings)
     progress = run_distil(
         student, teacher, out, task=recipe.task, data=recipe.data, train=recipe.train, seed=seed
     )
