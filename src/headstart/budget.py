@@ -169,6 +169,6 @@ def _too_small(
         "no student is within the budget: "
         + ", ".join(_LEAST[key].format(best[key], budget[key]) for key in missed),
         where=f"recipe key student.{missed[0]}",
-        way_out="allow more, or ask for less speed; and name no size beside it (params and bytes count "
-        "the word embeddings: a teacher with fewer pieces has smaller students)",
+        way_out="allow more, or ask for less speed; and name no size beside it (params and bytes "
+        "count the word embeddings: a teacher with fewer pieces has smaller students)",
     )

@@ -161,7 +161,8 @@ def scores_for(
 ) -> tuple[Measured, float]:
     """Measure the teacher for the rules of a recipe that look at text, or read what was measured.
 
-    Students of any shape that look at the same text share one measurement.
+    Students of any shape that look at the same text share one measurement; one for ``taylor``
+    serves ``activation``, too.
 
     Args:
         recipe: Says which rules, and the seed.
@@ -178,15 +179,18 @@ def scores_for(
     """
     if sample is None:
         return {}, 0.0
-    rules = sorted(measured_rules(recipe))
     pieces, languages = pieces_fingerprint(sample.encoded), sample.encoded.language_ids.tolist()
-    what = json.dumps([teacher.weights, rules, recipe.seed, pieces, languages, RESULT_VERSION])
-    name = f"measured-{hashlib.sha256(what.encode()).hexdigest()[:16]}.safetensors"
-    with alone(accelerator, folder / name):
-        if (folder / name).exists():
-            return _read_scores(folder / name)
+    what = json.dumps([teacher.weights, recipe.seed, pieces, languages, RESULT_VERSION])
+    stem = f"measured-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    rules = measured_rules(recipe)
+    every, some = (folder / f"{stem}{end}.safetensors" for end in ("", "-activation"))
+    path, rules = (every, {*MEASURED}) if "taylor" in rules else (some, rules)
+    with alone(accelerator, folder / stem):
+        for kept in (every, path):
+            if kept.exists():
+                return _read_scores(kept)
         began = time.perf_counter()
-        found = measure(teacher.model, sample, rules, seed=recipe.seed)
+        found = measure(teacher.model, sample, sorted(rules), seed=recipe.seed)
         if accelerator.num_processes > 1:
             for scores in (scores for rule in found.values() for scores in rule.values()):
                 told = torch.from_numpy(scores).to(accelerator.device)
@@ -194,7 +198,7 @@ def scores_for(
                 scores[...] = told.cpu().numpy()
         spent = time.perf_counter() - began
         if accelerator.is_main_process:
-            _write_scores(folder / name, found, spent)
+            _write_scores(path, found, spent)
         accelerator.wait_for_everyone()
     return found, spent
 
