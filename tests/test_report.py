@@ -468,6 +468,19 @@ def test_ways_that_had_not_stopped_rising_are_named(case: str, tmp_path: Path) -
     assert "last quarter, dev" in report(folder).read_text(encoding="utf-8")
 
 
+def test_the_language_that_loses_most_has_an_interval_for_all_at_once(tmp_path: Path) -> None:
+    found = look_into(write_study(tmp_path / "a", GRID))
+    for column, line in zip(found.table.columns, lines(found), strict=True):
+        each = {name: kept.below for name, kept in found.kept_by_language(column).items()}
+        worst = max(each, key=lambda name: each[name].value)
+        ends, plain = each[worst].interval(1 - 0.05 / 5), each[worst].interval()
+        assert ends is not None
+        assert plain is not None
+        told = f"{worst} {100 * each[worst].value:.1f} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+        assert line.worst == told
+        assert f"({100 * plain[0]:.1f} to {100 * plain[1]:.1f})" not in line.worst
+
+
 def test_ways_of_other_lengths_are_not_said_to_have_one(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "a", GRID)
     assert " after 600 steps each," in answer(look_into(folder))[0]

@@ -6,6 +6,7 @@ from math import inf, isnan
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
+from headstart.stats import LEVEL
 from headstart.tables import dev_score, percent, sizeless
 
 if TYPE_CHECKING:
@@ -50,18 +51,25 @@ class Line(NamedTuple):
 SCORE, SHARE, GAIN = (0.0, 1.0), (0.0, inf), (-1.0, 1.0)  # what each can be at all
 
 
-def points(found: Estimate, *, sign: bool = False, span: tuple[float, float] = GAIN) -> str:
+def points(
+    found: Estimate,
+    *,
+    sign: bool = False,
+    span: tuple[float, float] = GAIN,
+    level: float = LEVEL,
+) -> str:
     """Write a number in points, with its interval over seeds and examples or, with one seed, none.
 
     Args:
         found: In shares of 1.
         sign: Whether a gain has its plus.
         span: What it can be at all: few seeds make intervals that go beyond it.
+        level: Of the interval.
     """
     if isnan(found.value):
         return "-"
     value = f"{100 * found.value:+.1f}" if sign else f"{100 * found.value:.1f}"
-    interval = found.interval()
+    interval = found.interval(level)
     if interval is None or isnan(interval[0]):
         return value
     low, high = (100 * min(max(end, span[0]), span[1]) for end in interval)
@@ -143,7 +151,9 @@ def _line(insight: Insight, column: Column) -> Line:
     shares = [points(k.share, span=SHARE) if k else "-" for k in told.values()]
     each = insight.kept_by_language(column)
     worst = max(each, key=lambda lang: each[lang].below.value, default="")
-    told_worst = f"{worst} {points(each[worst].below)}" if worst else "-"
+    # picked among so many: its interval is to hold for all of them at once (Bonferroni)
+    level = 1 - (1 - LEVEL) / max(len(each), 1)
+    told_worst = f"{worst} {points(each[worst].below, level=level)}" if worst else "-"
     return Line(
         column.name, about(insight.way_of(column), column),
         scores[0], shares[0], scores[1], shares[1], told_worst,
