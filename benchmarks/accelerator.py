@@ -89,7 +89,7 @@ def main() -> None:
         print("there is no accelerator here")
         return
     text = texts(120, given.tokenizer)
-    rate = products(kind)
+    rate = products(kind, bf16=kind != "cpu")
     name = torch.cuda.get_device_name() if kind == "cuda" else kind
     print(f"{name}, {rate / 1e12:.0f} TFLOP/s in bf16, torch {torch.__version__}")
     sizes = [(shape, tokens, "bf16") for shape in SHAPES for tokens in given.batches]

@@ -12,11 +12,12 @@ teacher, both as customary (random batches of 32, padded to the longest), and bo
 batches. All are in fp32, with the same AdamW and clipping; nobody evaluates or saves. headstart
 has no dropout in its first two lines, as its users run it, and all others have it. The second line
 has the default batch of 1,024 pieces, and so fewer steps; all others have as many as 32 texts.
-On an accelerator three more lines run in bf16: headstart at its default batch and at eight times
-that, and the Trainer. The limit is the products of the student's matrices on real pieces, forward
-and backward, at the rate of bare products (bf16 ones on an accelerator); of headstart those that it
-makes, since it works the last layer out for the piece that the head reads (whose part in that layer
-is not counted).
+Where products in bf16 are fast, more lines run in it: headstart with the batches of the others
+(not on an accelerator), with its default and, on an accelerator, eight times that; and the Trainer.
+headstart's teacher pass stays in fp32. The limit is the products of the student's matrices on real
+pieces, forward and backward, at the rate of bare products in the same precision (bf16 on an
+accelerator); of headstart those that it makes, since it works the last layer out for the piece that
+the head reads (whose part in that layer is not counted).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from transformers import (
 from headstart.encode import collate
 from headstart.loading import load_recipe
 from headstart.pieces import load_tokenizer
+from headstart.prepare import has_fast_bf16
 from headstart.settings import Train
 from headstart.stages import base_of, job_for
 from headstart.teacher import teacher_pass
@@ -204,9 +206,9 @@ def trainer(
     return {"whole": spent, "teacher": 0.0, "loop": spent}
 
 
-def products(device: str = "cpu") -> float:
-    """Measure bare products of matrices, in operations per second: in bf16 on an accelerator."""
-    size, kind = (1024, torch.float32) if device == "cpu" else (8192, torch.bfloat16)
+def products(device: str = "cpu", *, bf16: bool = False) -> float:
+    """Measure bare products of matrices, in operations per second."""
+    size, kind = 1024 if device == "cpu" else 8192, torch.bfloat16 if bf16 else torch.float32
     a, b = (torch.randn(size, size, dtype=kind, device=device) for _ in range(2))
     times: list[float] = []
     for _ in range(30):
@@ -244,32 +246,38 @@ def main() -> None:
         "Trainer": partial(trainer, tokens=None),
         "Trainer, our batches": partial(trainer, tokens=tokens),
     }
-    if given.device != "cpu":
+    on_card = given.device != "cpu"
+    rates = {False: products(given.device, bf16=on_card)}
+    if on_card or has_fast_bf16("cpu"):
+        rates[True] = products(given.device, bf16=True)
         fast = partial(ours, embeddings="rows", dropout="auto", precision="bf16")
         sides |= {
             "bf16: headstart, 1,024": partial(fast, tokens=1024),
-            "bf16: headstart, 8,192": partial(fast, tokens=8192),
+            "bf16: headstart, 8,192" if on_card else "bf16: headstart": partial(
+                fast, tokens=8192 if on_card else tokens
+            ),
             "bf16: Trainer": partial(trainer, tokens=None, bf16=True),
         }
     teacher, student = (model.to(given.device) for model in models(given.pieces))
     ours(text, teacher, copy.deepcopy(student), embeddings="rows", tokens=tokens, dropout="auto")
     inner = sum(p.numel() for p in student.bert.encoder.parameters() if p.dim() > 1)
     each = 6 * EPOCHS * int(train.lengths.sum())
-    work, rate = each * inner, products(given.device)
+    work = each * inner
     size = student.config
     brief = each * size.hidden_size * (size.hidden_size + 2 * size.intermediate_size)
     print(
         f"{len(train)} texts, {train.lengths.sum():,} pieces, {EPOCHS} epochs; a table of "
         f"{given.pieces:,}; {torch.get_num_threads()} threads, {given.device}, "
-        f"{rate / 1e9:,.0f} GFLOP/s"
+        f"{' and in bf16 '.join(f'{rate / 1e9:,.0f}' for rate in rates.values())} GFLOP/s"
     )
-    print(f"{'limit (student alone)':<26}{work / rate:7.1f} s")
+    print(f"{'limit (student alone)':<26}{work / rates[False]:7.1f} s")
     found: dict[str, dict[str, float]] = {}
     for name, side in sides.items():
         teacher.eval()
         found[name] = side(text, teacher, copy.deepcopy(student))
         told, first = found[name], found["headstart"]
         speed = each / 6 / told["loop"]
+        rate = rates[name.startswith("bf16")]
         made = work - brief if side.func is ours else work
         print(f"{name:<26}{told['whole']:7.1f} s, of it teacher pass {told['teacher']:5.1f}; "
               f"{speed:6,.0f} pieces/s, {made / rate / told['loop']:4.0%} of the limit; "
