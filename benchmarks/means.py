@@ -5,8 +5,9 @@
 A 6 x 384 student with random weights learns random answers to the packaged MASSIVE extract, in
 fp32. The step as it is: batches by length, the rows of the table that occur, no dropout, fused
 AdamW, transformers' sdpa attention, gradients freed, the last layer for its first piece alone
-(where texts stand in one long row, it is whole: hold those against "the whole last layer"). All
-ways take the same batches in turn; a round is an epoch, and what is printed is the median over
+(where texts stand in one long row, it is whole: hold those against "the whole last layer"). In "the
+teacher at each step" one of 12 x 768 answers each batch, and its answers are not kept. All ways
+take the same batches in turn; a round is an epoch, and what is printed is the median over
 rounds of a way's seconds over those of the step as it is. The limit is the products that a way
 makes of the student's matrices on real pieces, forward and backward, at the rate of bare products.
 At the end, where the time of the step as it is goes, by operation.
@@ -18,7 +19,7 @@ import argparse
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,19 @@ LABELS, OPERATIONS = 60, 12
 def padded(model: Model, text: Encoded, index: np.ndarray) -> Tensor:
     """Give logits of a padded batch."""
     return model(**collate(text, index).inputs).logits
+
+
+@cache
+def teacher(pieces: int) -> Model:
+    """Make a 12 x 768 model with random weights."""
+    return Model(BertConfig(vocab_size=pieces, num_labels=LABELS)).eval()
+
+
+def asking(model: Model, text: Encoded, index: np.ndarray) -> Tensor:
+    """Give logits after a teacher has given its own, which were not kept."""
+    with torch.no_grad():
+        padded(teacher(model.config.vocab_size), text, index)
+    return padded(model, text, index)
 
 
 def one_row(model: Model, text: Encoded, index: np.ndarray, *, mask: bool) -> Tensor:
@@ -147,6 +161,7 @@ def way(  # noqa: PLR0913
 WAYS: dict[str, dict[str, Any]] = {
     "the step as it is": {},
     "the whole last layer": {"whole": True},
+    "the teacher at each step": {"forward": asking},
     "dropout": {"dropout": 0.1},
     "the whole table": {"word_embeddings": "train"},
     "AdamW, foreach": {"optimizer": "foreach"},
