@@ -188,7 +188,7 @@ def worst(rng: np.random.Generator, spread: float) -> tuple[bool, bool, float]:
     losses = Bootstrap(parts, draws=300).estimate([*parts], loss)
     found = max(losses, key=lambda one: one.value)
     true = truths(spread)["teacher"].item() - truths(spread)["copy-mse"].item()
-    ends = found.interval(), found.interval(1 - ALPHA / TRIED)
+    ends = found.interval(), found.interval(among=TRIED)
     one, all_ = (bool(end and end[0] <= true <= end[1]) for end in ends)
     return one, all_, 100 * (found.value - true)
 

@@ -249,7 +249,7 @@ def main() -> None:
     on_card = given.device != "cpu"
     rates = {False: products(given.device, bf16=on_card)}
     if on_card or has_fast_bf16("cpu"):
-        rates[True] = products(given.device, bf16=True)
+        rates[True] = rates[False] if on_card else products(given.device, bf16=True)
         fast = partial(ours, embeddings="rows", dropout="auto", precision="bf16")
         sides |= {
             "bf16: headstart, 1,024": partial(fast, tokens=1024),

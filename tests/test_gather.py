@@ -352,7 +352,7 @@ FAULTS: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "two files": (_write_two, r"2 files hold the same language and split 'train'[\s\S]*de\.csv"),
     "no text": (
         lambda folder: _without(folder, "text"),
-        r"no column text; the file has id, label, split, utterance[\s\S]*de\.csv",
+        r"no column text; there are id, label, split, utterance[\s\S]*de\.csv",
     ),
     "no split": (lambda folder: _without(folder, "split"), r"no column split[\s\S]*folders train"),
     "odd split": (_odd_split, r"unknown split 'tset'[\s\S]*de\.jsonl, row 5[\s\S]*'test'"),

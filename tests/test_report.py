@@ -473,7 +473,7 @@ def test_the_language_that_loses_most_has_an_interval_for_all_at_once(tmp_path: 
     for column, line in zip(found.table.columns, lines(found), strict=True):
         each = {name: kept.below for name, kept in found.kept_by_language(column).items()}
         worst = max(each, key=lambda name: each[name].value)
-        ends, plain = each[worst].interval(1 - 0.05 / 5), each[worst].interval()
+        ends, plain = each[worst].interval(among=5), each[worst].interval()
         assert ends is not None
         assert plain is not None
         told = f"{worst} {100 * each[worst].value:.1f} ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"

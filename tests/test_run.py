@@ -351,11 +351,19 @@ def test_the_packed_base_can_read_all_that_any_run_reads(
     changes = {"teacher.base": "quickstart", "data.examples_per_language": 3,
                "data.test_per_language": 2, "data.text": str(tmp_path / "text")}  # fmt: skip
     found: list[list[str]] = []
-    monkeypatch.setattr(
-        packed, "quickstart_base", lambda _place, texts, **_: found.append(list(texts)) or "packed"
-    )
+    hollows: list[bool] = []
+
+    def write(_place: Path, texts: list[str], *, hollow: bool) -> str:
+        found.append(list(texts))
+        hollows.append(hollow)
+        return "packed"
+
+    monkeypatch.setattr(packed, "quickstart_base", write)
     place = Path(str(base_of(apply(recipe, changes), tmp_path)))
     assert place.parent == tmp_path / "base"
+    hole = Path(str(base_of(apply(recipe, changes), tmp_path, hollow=True)))
+    assert hole == tmp_path / "hollow" / place.name  # never taken for a whole one
+    assert hollows == [False, True]
     assert base_of(apply(recipe, {**changes, "data.dev_per_language": 1}), tmp_path) == str(place)
     other = apply(recipe, {**changes, "data.languages": ["aa"]})  # text of its own, and pieces
     assert base_of(other, tmp_path) != str(place)

@@ -145,6 +145,20 @@ def test_seeds_alone_give_the_t_interval() -> None:
     assert (high - low) / 2 == pytest.approx(half, rel=0.03)
 
 
+def test_a_number_that_was_picked_has_a_wider_interval() -> None:
+    many = Estimate(0.1, 0.01, np.inf, 0.01)
+    ends, all_at_once = many.interval(among=10), many.interval(1 - 0.05 / 10)
+    assert ends is not None
+    assert ends == pytest.approx(all_at_once)
+    few = Estimate(0.1, 0.01, 2.0, 0.01)
+    plain, wider = few.interval(), few.interval(among=10)
+    assert plain is not None
+    assert wider is not None
+    ratio = (ends[1] - ends[0]) / (2 * 1.959964 * 0.01)
+    assert wider[1] - wider[0] == pytest.approx(ratio * (plain[1] - plain[0]))
+    assert few.interval(among=1) == pytest.approx(plain)
+
+
 def test_one_seed_has_no_interval_over_seeds() -> None:
     ways = simulated(np.random.default_rng(0), seeds=1, spread=0.2)
     made = Bootstrap(ways, draws=100).mean(["a", "b"], gap)

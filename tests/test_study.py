@@ -97,7 +97,7 @@ def test_arms_that_differ_in_training_share_their_start(tmp_path: Path) -> None:
 def test_students_of_all_shapes_share_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pass over the text serves all shapes and rules; another seed has its own."""
+    """One pass over the text serves all shapes; a rule is measured once for each seed."""
     rules: list[list[str]] = []
 
     def counted(teacher: PreTrainedModel, sample: Sample, asked: list[str], *, seed: int) -> object:
@@ -111,8 +111,7 @@ def test_students_of_all_shapes_share_what_was_measured(
          "grid": {"student.layers": [1, 2, 3]}},
     )  # fmt: skip
     records = study(recipe, tmp_path / "out")
-    both = ["activation", "taylor"]
-    assert rules == [both]
+    assert rules == [["taylor"]]
     (path,) = (tmp_path / "out").glob("starts/measured-*.safetensors")
     with safe_open(path, "np") as file:
         spent = float(file.metadata()["seconds"])
@@ -120,15 +119,19 @@ def test_students_of_all_shapes_share_what_was_measured(
     alone = run(
         apply(recipe, {"grid": {}, "seeds": [], "student.layers": 3}), tmp_path / "alone"
     )  # measures by itself
-    assert rules == [both] * 2
+    assert rules == [["taylor"]] * 2
     assert alone.scores == records[2].scores
     active = {"init.heads": "activation", "init.ffn": "activation"}
     for i, other in enumerate(({"seed": 1}, active, {**active, "seed": 2}, {"seed": 2})):
         one = apply(recipe, {"grid": {}, "seeds": [], "student.layers": 3, **other})
         run(one, tmp_path / str(i), shared=tmp_path / "out")
-    assert rules[2:] == [both, ["activation"], both]
+    assert rules[2:] == [["taylor"], ["activation"], ["activation"], ["taylor"]]
+    both = {"init.heads": "activation", "seed": 3}
+    run(apply(recipe, {"grid": {}, "seeds": [], **both}), tmp_path / "both",
+        shared=tmp_path / "out")  # fmt: skip
+    assert rules[6:] == [["activation", "taylor"]]
     kept = sorted((tmp_path / "out").glob("starts/measured-*.safetensors"))
-    assert len(kept) == 4
+    assert len(kept) == 8
     for path in kept:
         path.write_bytes(path.read_bytes()[:40])
     again = apply(recipe, {"grid": {}, "seeds": [], "student.layers": 3, "student.ffn": 32})

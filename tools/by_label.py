@@ -3,8 +3,7 @@
     python tools/by_label.py STUDY WAY OTHER
 
 F1 of each label over all test rows of all languages, the mean over seeds; labels in thirds, by
-how many test rows have them. Below, the labels on which the ways differ most, and how the ways'
-difference goes with the teacher's lead over the first, label by label (Pearson's correlation).
+how many test rows have them. Below, the labels on which OTHER lacks most.
 """
 
 from __future__ import annotations
@@ -61,13 +60,11 @@ def main() -> None:
             " | ".join(f".{1000 * m[part].mean():03.0f}" for m in means.values()),
             "|",
         )
-    change, lead = (means[x][there] - means[way][there] for x in (other, "teacher"))
+    change = means[other][there] - means[way][there]
     for i in np.argsort(change)[:SHOWN]:
         label = there[i]
         told = ", ".join(f"{name} .{1000 * m[label]:03.0f}" for name, m in means.items())
         print(f"\n{labels[label]} ({support[label]:,} rows): {told}")
-    print(f"\nOver labels, {other} less {way} goes with teacher less {way}: "
-          f"{np.corrcoef(change, lead)[0, 1]:.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from math import inf, isnan
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
-from headstart.stats import LEVEL
 from headstart.tables import dev_score, percent, sizeless
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def points(
     *,
     sign: bool = False,
     span: tuple[float, float] = GAIN,
-    level: float = LEVEL,
+    among: int = 1,
 ) -> str:
     """Write a number in points, with its interval over seeds and examples or, with one seed, none.
 
@@ -64,12 +63,12 @@ def points(
         found: In shares of 1.
         sign: Whether a gain has its plus.
         span: What it can be at all: few seeds make intervals that go beyond it.
-        level: Of the interval.
+        among: How many numbers it was picked from, for its size.
     """
     if isnan(found.value):
         return "-"
     value = f"{100 * found.value:+.1f}" if sign else f"{100 * found.value:.1f}"
-    interval = found.interval(level)
+    interval = found.interval(among=among)
     if interval is None or isnan(interval[0]):
         return value
     low, high = (100 * min(max(end, span[0]), span[1]) for end in interval)
@@ -151,9 +150,7 @@ def _line(insight: Insight, column: Column) -> Line:
     shares = [points(k.share, span=SHARE) if k else "-" for k in told.values()]
     each = insight.kept_by_language(column)
     worst = max(each, key=lambda lang: each[lang].below.value, default="")
-    # picked among so many: its interval is to hold for all of them at once (Bonferroni)
-    level = 1 - (1 - LEVEL) / max(len(each), 1)
-    told_worst = f"{worst} {points(each[worst].below, level=level)}" if worst else "-"
+    told_worst = f"{worst} {points(each[worst].below, among=len(each))}" if worst else "-"
     return Line(
         column.name, about(insight.way_of(column), column),
         scores[0], shares[0], scores[1], shares[1], told_worst,

@@ -70,6 +70,7 @@ def seconds_for(
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _there(recipe, text, init.refit and init.refit.languages)
+    passes = 3 if "taylor" in measured_rules(recipe) else 1
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
     judged = JUDGED * general.judge_tokens if general else 0.0
     step = _step(recipe.train, whole[0], student)
@@ -80,7 +81,7 @@ def seconds_for(
         "loading": BEGINNING + LOADING * sum(size.parameters["total"] for size in sizes),
         "teacher": _tuning(recipe, pieces, rows, sizes[0]) if "teacher" in todo else 0.0,
         "teacher pass": answer * sum(pieces[name] for name in pieces if name in todo),
-        "measuring": 3 * whole[0] * read if "measuring" in todo else 0.0,
+        "measuring": passes * whole[0] * read if "measuring" in todo else 0.0,
         "refit": _refitting(recipe, sizes, refitted),
         "general": learned * (3 * sizes[1].work * learning + whole[0]) + judged * sum(whole),
         "student": fit + judge,

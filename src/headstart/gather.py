@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from headstart.recipe import Data
     from headstart.sources import Hub, Source
 
-WITHOUT = {
+INSTEAD_OF = {  # a column that is not there
     "split": "; without a column for the split put files into folders train, dev and test",
-    "language": "; without a column for the language give the rows as data.folder, a file for each",
+    "language": "; without one for the language give the rows as data.folder, a file for each",
 }
-"""What to do where a table has no such column."""
 
 Opener = Callable[[Reading, str], list[Raw]]
 Place = tuple[Path, str | None]
@@ -190,8 +189,8 @@ def _cut(
         name = reading.find(ours, table)
         if name is not None:
             columns[ours] = table[name]
-    more = [name for name, asked in (("split", not split), ("language", language)) if asked]
-    _check_columns(columns, where, reading, more)
+    also = [name for name, asked in (("split", not split), ("language", language)) if asked]
+    _check_columns(columns, table, where, reading, also)
     answer = reading.find(COLUMNS[reading.task][1], table)
     classes = classes_of(table, answer) if answer else ()
     splits = [split] * len(table) if split else _splits(columns["split"].to_pylist(), where)
@@ -219,25 +218,27 @@ def _splits(names: list[object], where: str) -> list[str | None]:
 
 
 def _check_columns(
-    columns: Mapping[str, object], where: str, reading: Reading, more: Sequence[str]
+    columns: Mapping[str, object],
+    table: pa.Table,
+    where: str,
+    reading: Reading,
+    also: Sequence[str],
 ) -> None:
     """Refuse a table that lacks a column of the task, or one more that is needed here."""
-    needed = (*COLUMNS[reading.task], *more)
-    lacking = [ours for ours in needed if ours not in columns]
+    lacking = [ours for ours in (*COLUMNS[reading.task], *also) if ours not in columns]
     if lacking:
         names = ", ".join(" or ".join(reading.source.called(ours)) for ours in lacking)
         raise HeadstartError(
-            f"no column {names}{_instead(Path(where))}",
+            f"no column {names}{_instead(Path(where), table)}",
             where=where,
             way_out="name its columns under data.columns"
-            + "".join(WITHOUT.get(ours, "") for ours in lacking),
+            + "".join(INSTEAD_OF.get(ours, "") for ours in lacking),
         )
 
 
-def _instead(path: Path) -> str:
-    """Name the columns that a file has."""
-    there = columns_of(path) if path.is_file() else []
-    return f"; the file has {', '.join(there)}" if there else ""
+def _instead(path: Path, table: pa.Table) -> str:
+    """Name the columns that a file or a data set has."""
+    return f"; there are {', '.join(columns_of(path) if path.is_file() else table.column_names)}"
 
 
 def _from_hub(hub: Hub, reading: Reading, language: str) -> list[Raw]:

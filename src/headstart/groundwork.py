@@ -161,8 +161,8 @@ def scores_for(
 ) -> tuple[Measured, float]:
     """Measure the teacher for the rules of a recipe that look at text, or read what was measured.
 
-    Students of any shape that look at the same text share one measurement; one for ``taylor``
-    serves ``activation``, too.
+    Students of any shape that look at the same text share what was measured for each rule; rules
+    that are yet to be measured share a pass over the text.
 
     Args:
         recipe: Says which rules, and the seed.
@@ -182,40 +182,32 @@ def scores_for(
     pieces, languages = pieces_fingerprint(sample.encoded), sample.encoded.language_ids.tolist()
     what = json.dumps([teacher.weights, recipe.seed, pieces, languages, RESULT_VERSION])
     stem = f"measured-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
-    rules = measured_rules(recipe)
-    every, some = (folder / f"{stem}{end}.safetensors" for end in ("", "-activation"))
-    path, rules = (every, {*MEASURED}) if "taylor" in rules else (some, rules)
+    paths = {r: folder / f"{stem}-{r}.safetensors" for r in sorted(measured_rules(recipe))}
     with alone(accelerator, folder / stem):
-        for kept in (every, path):
-            if kept.exists():
-                return _read_scores(kept)
-        began = time.perf_counter()
-        found = measure(teacher.model, sample, sorted(rules), seed=recipe.seed)
-        if accelerator.num_processes > 1:
-            for scores in (scores for rule in found.values() for scores in rule.values()):
-                told = torch.from_numpy(scores).to(accelerator.device)
-                torch.distributed.broadcast(told, 0)
-                scores[...] = told.cpu().numpy()
-        spent = time.perf_counter() - began
-        if accelerator.is_main_process:
-            _write_scores(path, found, spent)
-        accelerator.wait_for_everyone()
-    return found, spent
+        found = {rule: _read_scores(path) for rule, path in paths.items() if path.exists()}
+        if rules := [rule for rule in paths if rule not in found]:
+            began = time.perf_counter()
+            measured = measure(teacher.model, sample, rules, seed=recipe.seed)
+            if accelerator.num_processes > 1:
+                for scores in (scores for rule in rules for scores in measured[rule].values()):
+                    told = torch.from_numpy(scores).to(accelerator.device)
+                    torch.distributed.broadcast(told, 0)
+                    scores[...] = told.cpu().numpy()
+            spent = (time.perf_counter() - began) / len(rules)
+            found |= {rule: (measured[rule], spent) for rule in rules}
+            if accelerator.is_main_process:
+                for rule in rules:
+                    atomic_write(paths[rule], save(dict(measured[rule]), {"seconds": repr(spent)}))
+            accelerator.wait_for_everyone()
+    return {r: found[r][0] for r in paths}, sum(seconds for _, seconds in found.values())
 
 
-def _write_scores(path: Path, found: Measured, seconds: float) -> None:
-    named = {f"{rule}.{size}": s for rule, sizes in found.items() for size, s in sizes.items()}
-    atomic_write(path, save(named, {"seconds": repr(seconds)}))
-
-
-def _read_scores(path: Path) -> tuple[Measured, float]:
-    found: dict[str, dict[str, Scores]] = {}
+def _read_scores(path: Path) -> tuple[Mapping[str, Scores], float]:
+    """Read what was measured for one rule, by size, and the seconds that it took."""
     try:
         with safe_open(path, "np") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
-                rule, size = name.split(".")
-                found.setdefault(rule, {})[size] = file.get_tensor(name)
-            return found, float(file.metadata()["seconds"])
+            scores = {size: file.get_tensor(size) for size in file.keys()}  # noqa: SIM118
+            return scores, float(file.metadata()["seconds"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as fault:
         raise HeadstartError(
             f"what was measured of a teacher is damaged: {fault}",

@@ -40,9 +40,9 @@ class Student(Part):
     ffn: Count | None = None
     """Feed-forward neurons in each layer."""
     params: Amount | None = None
-    """At most so many parameters, such as 30M."""
+    """At most so many parameters, such as 60M."""
     bytes: Amount | None = None
-    """At most so many bytes in single precision, such as 50MB."""
+    """At most so many bytes in single precision, such as 200MB."""
     speedup: Annotated[Positive, Field(ge=1)] | None = None
     """At least so many times as fast as the teacher, by estimate; plan measures it."""
 

@@ -24,7 +24,8 @@ Settings = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the result.")]
 TaskName = Annotated[
-    str | None, typer.Option(help="classification or tagging, unless corpus or model tell.")
+    str | None,
+    typer.Option(help="classification or tagging, unless a model or a known corpus tells."),
 ]
 Corpus = Annotated[str, typer.Option(help="Known corpus, local, or hub name.")]
 Folder = Annotated[Path | None, typer.Option(help="Where the corpus' files are.")]

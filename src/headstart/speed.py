@@ -6,7 +6,7 @@ import math
 import os
 import time
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -125,7 +125,7 @@ def _stepping(parameters: list[nn.Parameter], rate: float = 1e-9) -> Callable[[]
     @torch.no_grad()
     def step() -> None:
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        gradients = [one.grad for one in parameters if one.grad is not None]
+        gradients = [cast("torch.Tensor", one.grad) for one in parameters]  # all learn
         adamw(
             [*parameters], gradients, means, squares, [], counts, fused=True, lr=rate, beta1=0.9,
             beta2=0.999, eps=1e-8, weight_decay=0.01, amsgrad=False, maximize=False,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 from headstart.errors import HeadstartError
 
@@ -61,11 +61,18 @@ class Estimate:
     freedom: float | None
     within: float
 
-    def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
-        """Give the interval over seeds and examples; None with one seed."""
+    def interval(self, level: float = LEVEL, *, among: int = 1) -> tuple[float, float] | None:
+        """Give the interval over seeds and examples; None with one seed.
+
+        Args:
+            level: How often it holds the true number.
+            among: How many numbers this one was picked from, for its size: the interval is as
+                much wider as a normal one that holds for all of them at once (Bonferroni).
+        """
         if self.error is None or self.freedom is None:
             return None
-        half = float(stdtrit(self.freedom, 0.5 + level / 2)) * self.error
+        wider = ndtri(1 - (1 - level) / (2 * among)) / ndtri(0.5 + level / 2)
+        half = float(stdtrit(self.freedom, 0.5 + level / 2) * wider) * self.error
         return self.value - half, self.value + half
 
     def interval_within(self, level: float = LEVEL) -> tuple[float, float]:

@@ -46,10 +46,10 @@ def init(
     ] = None,
     ffn: Annotated[int | None, typer.Option(help="Its feed-forward neurons.")] = None,
     params: Annotated[
-        str | None, typer.Option(help="Or a budget: at most so many, such as 30M.")
+        str | None, typer.Option(help="Or a budget: at most so many, such as 60M.")
     ] = None,
     size: Annotated[
-        str | None, typer.Option("--bytes", help="At most so many, such as 50MB.")
+        str | None, typer.Option("--bytes", help="At most so many, such as 200MB.")
     ] = None,
     speedup: Annotated[
         float | None, typer.Option(help="At least so many times as fast, such as 4.")
