@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from headstart import formats
+from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError, combine
 from headstart.formats import columns_of
 from headstart.gather import gather
@@ -261,8 +262,9 @@ def test_a_hub_set_whose_columns_have_other_names(tmp_path: Path) -> None:
 def test_a_hub_set_without_languages_is_refused(tmp_path: Path) -> None:
     for split, theirs in HUB_NAMES.items():
         write(tmp_path / "set" / f"{theirs}.parquet", rows_of("de", split))
-    with pytest.raises(HeadstartError, match="no column language") as caught:
-        take(Data(corpus=str(tmp_path / "set"), languages=LANGUAGES))
+    with pytest.raises(HeadstartError, match="no column language; there are id") as caught:
+        load_corpus(Data(corpus=str(tmp_path / "set"), languages=LANGUAGES), "classification")
+    assert str(caught.value).count("no column") == 1  # not once for each language
     assert "a file for each" in str(caught.value)
 
 

@@ -100,7 +100,8 @@ def read_corpus(data: Data, task: str) -> Corpus:
     sound = {language for language in raws if language not in faulty}
     faults += [*faulty.values(), *_gaps(data, tables, sound)]
     if faults:
-        raise combine(faults, where=f"corpus {data.corpus!r}")
+        once = {str(fault): fault for fault in faults}  # a data set's columns are all languages'
+        raise combine([*once.values()], where=f"corpus {data.corpus!r}")
     labels = named or _sorted_labels(tables, task)
     if not named:
         check_known(tables, task)

@@ -27,7 +27,6 @@ INSTEAD_OF = {  # a column that is not there
     "split": "; without a column for the split put files into folders train, dev and test",
     "language": "; without one for the language give the rows as data.folder, a file for each",
 }
-
 Opener = Callable[[Reading, str], list[Raw]]
 Place = tuple[Path, str | None]
 """A file, and its split where the path names one."""
@@ -238,7 +237,8 @@ def _check_columns(
 
 def _instead(path: Path, table: pa.Table) -> str:
     """Name the columns that a file or a data set has."""
-    return f"; there are {', '.join(columns_of(path) if path.is_file() else table.column_names)}"
+    there = columns_of(path) if path.is_file() else table.column_names
+    return f"; there are {', '.join(there)}" if there else ""
 
 
 def _from_hub(hub: Hub, reading: Reading, language: str) -> list[Raw]:
