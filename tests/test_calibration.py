@@ -12,7 +12,7 @@ from headstart import calibration
 from headstart.calibration import Unlabelled, all_texts, languages_of, sample_texts, unlabelled
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
-from headstart.groundwork import samples_for
+from headstart.groundwork import check_texts, drawn, pools_of, samples_for
 from headstart.loading import apply
 from headstart.recipe import Data
 from headstart.texts import bytes_of_text, folder_texts
@@ -164,18 +164,45 @@ def test_the_tasks_own_text_is_drawn_before_any_other() -> None:
     assert set(drawn["cc"]) == first(["rain"]) == set(drawn["dd"])
 
 
-def test_general_distillation_reads_text_of_any_kind(tmp_path: Path) -> None:
+def law_what_is_looked_at_for_what(tmp_path: Path, own: str | None, *, rows: set[str]) -> None:
+    """Refit reads training rows before other text, or its own folder; general any, measure rows."""
     recipe = apply(
-        world(tmp_path), {"init.general": {"tokens": 300}, "init.refit": {"tokens": 300}}
+        world(tmp_path),
+        {
+            "data.zero_shot": [],
+            "init.general": {"tokens": 300},
+            "init.refit": {"tokens": 300, "text": own},
+            "init.ffn": "taylor",
+            "init.measure_tokens": 300,
+        },
     )
-    pools = [{"aa": ["wake me"] * 400}, {"aa": ["the loud rain"] * 400}]
-    samples = samples_for(recipe, pools, tiny_tokenizer())
-    kinds = {
-        name: {int(sample.encoded.ids[i + 1]) for i in sample.encoded.starts[:-1]}
-        for name, sample in samples.items()
+    corpus = load_corpus(recipe.data, recipe.task)
+    more = Unlabelled({"aa": ["loud rain"] * 400, "bb": ["loud rain"] * 400})
+    samples = samples_for(recipe, pools_of(recipe, corpus, more), tiny_tokenizer())
+    pieces = {
+        name: {tuple(ids) for ids in np.split(one.encoded.ids, one.encoded.starts[1:-1])}
+        for name, one in samples.items()
     }
-    assert len(kinds["refit"]) == 1
-    assert len(kinds["general"]) == 2
+    every = [*corpus.splits["train"]["text"].to_pylist(), "loud rain", "wake me"]
+    found = {tuple(tiny_tokenizer()(text)["input_ids"]): text for text in every}
+    kinds = {k: {found[one] for one in those} & {*every[-2:]} for k, those in pieces.items()}
+    assert kinds == {"refit": rows, "general": {"loud rain"}, "measure": set()}
+
+
+def test_general_distillation_reads_text_of_any_kind(tmp_path: Path) -> None:
+    law_what_is_looked_at_for_what(tmp_path, None, rows=set())
+
+
+def test_refit_reads_a_folder_of_its_own_and_nothing_else(tmp_path: Path) -> None:
+    for language in ("aa", "bb"):
+        folder = write_unlabelled(tmp_path / "own", language, ["wake me"] * 400)
+    law_what_is_looked_at_for_what(tmp_path, str(folder), rows={"wake me"})
+
+
+def test_a_folder_for_refit_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    recipe = apply(world(tmp_path), {"init.refit": {"text": str(tmp_path / "none")}})
+    with pytest.raises(HeadstartError, match=r"no folder (.|\n)*init\.refit\.text"):
+        check_texts(recipe, str(recipe.teacher.base))
 
 
 def test_a_part_judges_and_is_not_fitted_to() -> None:
@@ -221,7 +248,7 @@ def test_each_sample_keeps_to_its_own_languages(tmp_path: Path) -> None:
             "init.refit": {"languages": ["bb"], "tokens": 300},
         },
     )
-    samples = samples_for(recipe, [TEXTS], tiny_tokenizer())
+    samples = samples_for(recipe, {key: [TEXTS] for key in drawn(recipe)}, tiny_tokenizer())
     found = {
         name: {sample.encoded.languages[i] for i in sample.encoded.language_ids}
         for name, sample in samples.items()
@@ -232,7 +259,7 @@ def test_each_sample_keeps_to_its_own_languages(tmp_path: Path) -> None:
 def test_a_named_language_without_text_is_refused(tmp_path: Path) -> None:
     recipe = apply(world(tmp_path), {"init.refit": {"languages": ["aa", "cc"], "tokens": 300}})
     with pytest.raises(HeadstartError, match=r"no text in cc to look at(.|\n)*init\.refit"):
-        samples_for(recipe, [{"aa": TEXTS["aa"], "cc": []}], tiny_tokenizer())
+        samples_for(recipe, {"refit": [{"aa": TEXTS["aa"], "cc": []}]}, tiny_tokenizer())
 
 
 def test_too_few_texts_are_refused() -> None:

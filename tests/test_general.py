@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from headstart.calibration import all_texts, unlabelled
+from headstart.calibration import Unlabelled
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.general import generalize, judging
-from headstart.groundwork import samples_for
+from headstart.groundwork import pools_of, samples_for
 from headstart.prepare import open_accelerator
 from headstart.run import run
 from headstart.selection import Selection
@@ -43,8 +43,8 @@ def sampled(recipe: Recipe, out: Path) -> Sample:
     """Draw what the recipe's general distillation reads."""
     teacher = open_teacher(recipe, out, open_accelerator(None, out))
     text = open_text(recipe.data, recipe.task, teacher.tokenizer)
-    texts = all_texts(text.corpus, unlabelled(text.corpus, None))
-    return samples_for(recipe, texts, teacher.tokenizer)["general"]
+    pools = pools_of(recipe, text.corpus, Unlabelled({}))
+    return samples_for(recipe, pools, teacher.tokenizer)["general"]
 
 
 def learned(recipe: Recipe, out: Path) -> Progress:

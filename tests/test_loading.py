@@ -82,6 +82,7 @@ OTHER: Mapping[str, object] = {
     "init.measure_languages": ["en"],
     "init.refit.languages": ["en"],
     "init.refit.tokens": 9,
+    "init.refit.text": "more",
     "init.refit.ridge": 0.1,
     "init.refit.directions": "principal",
     "init.general.tokens": 9,

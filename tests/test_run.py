@@ -449,6 +449,22 @@ def test_the_signature_sees_unlabelled_text_that_is_read(
     assert len(set(unread)) == 1
 
 
+def test_refits_own_text_decides_by_what_it_says_not_by_where_it_lies(tmp_path: Path) -> None:
+    unranked = {"merge": False}  # nothing else looks at text
+    recipe = world(tmp_path / "world", train={"max_steps": 0, "batch_tokens": 128}, init=unranked)
+    folders = [
+        more_text(tmp_path / name, rows=rows) for name, rows in (("a", 40), ("b", 40), ("c", 39))
+    ]
+    asked = [apply(recipe, {"init.refit": {"tokens": 400, "text": str(f)}}) for f in folders]
+    keys = [run_signature(one, tmp_path) for one in asked]
+    assert keys[0] == keys[1] != keys[2]
+    beside = apply(asked[0], {"data.text": str(folders[2])})  # nothing reads it
+    assert run_signature(beside, tmp_path) == keys[0]
+    for one, name in zip(asked[:2], "xy", strict=True):
+        run(one, tmp_path / name, shared=tmp_path / "shared")
+    assert len([*(tmp_path / "shared" / "starts").glob("*/start.json")]) == 1
+
+
 @pytest.mark.parametrize("task", ["classification", "tagging"])
 def test_the_teacher_answers_unlabelled_text(tmp_path: Path, task: str) -> None:
     recipe = world(tmp_path / "world", task=task)

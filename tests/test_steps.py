@@ -543,6 +543,8 @@ def test_a_small_folder_of_text_is_not_counted_for_more_than_it_is(
     (tmp_path / "aa.txt").write_text("x" * 3000, encoding="utf-8")
     (tmp_path / "zz.txt").write_text("x" * 9000, encoding="utf-8")  # of no language named
     assert told(**{"data.text": str(tmp_path)}) == pytest.approx(bare * (train + 1500) / train)
+    own = {"init.refit.text": str(tmp_path), "data.text": str(tmp_path)}
+    assert told(**own) == pytest.approx(bare * 1500 / train)  # no training row
 
 
 def test_text_of_other_languages_is_not_counted(made: tuple[Recipe, Path]) -> None:

@@ -54,27 +54,28 @@ class Unlabelled:
         return digest.hexdigest()
 
 
-def unlabelled(corpus: Corpus, folder: Path | None) -> Unlabelled:
+def unlabelled(corpus: Corpus, folder: Path | None, key: str = "data.text") -> Unlabelled:
     """Read the unlabelled text of every language, zero-shot ones included.
 
     Args:
         corpus: Names the languages; what stands in its dev or test is left out.
         folder: A file a language (`pt-PT` finds `pt.parquet`, too), with a column `text`, or
             `pt.txt` with a text a line; None for no text at all.
+        key: The recipe's that names it, for errors.
 
     Raises:
         HeadstartError: The folder is not there, or has none of the languages.
     """
     if folder is None:
         return Unlabelled({})
-    check_folder(folder)
+    check_folder(folder, key)
     languages = (*corpus.languages, *corpus.zero_shot)
     files = {name: file_of(folder, name) for name in languages}
     found = {name: read_texts(file) if file else [] for name, file in files.items()}
     if not any(found.values()):
         raise HeadstartError(
             f"there is no text in {folder} for {', '.join(languages)}",
-            where="recipe key data.text",
+            where=f"recipe key {key}",
             way_out=WAY_OUT,
         )
     judged = _judged(corpus)
@@ -160,7 +161,7 @@ def sample_texts(  # noqa: PLR0913 - one draw serves all that look at text
         raise HeadstartError(
             f"there is no text in {', '.join(missing)} to look at",
             where=f"recipe key {where}",
-            way_out="put a file of it into the folder data.text, or name other languages",
+            way_out="put a file of it into the folder of text, or name other languages",
         )
     names = [name for name in names if languages is None or name in languages]
     if not names:

@@ -76,7 +76,7 @@ def check(recipe: Recipe) -> Checked:
             at = found.get(key) or found.setdefault(key, _find(one, place, faults))
             is_first = one.seed in recipe.seeds[:1] or not recipe.seeds  # chooses the rate
             at.runs.append(rated(one) if searches(one.train) and not is_first else one)
-            asked = tuple(drawn(one).items())
+            asked = (*drawn(one).items(), one.init.refit and one.init.refit.text)
             if at.text and at.named and asked not in at.drawn:  # a seed draws as much as another
                 at.drawn.add(asked)
                 told = _try(partial(check_texts, one, at.named), faults)

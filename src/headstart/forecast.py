@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from headstart.recipe import Recipe
+    from headstart.recipe import Recipe, Refit
     from headstart.settings import Train
     from headstart.tokenized import Text
 
@@ -69,7 +69,7 @@ def seconds_for(
     answer, predict = (_brief(size, recipe) * seconds_each(size) for size in sizes)
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
-    refitted = _there(recipe, text, init.refit and init.refit.languages)
+    refitted = _to_refit(recipe, text, init.refit) if init.refit else 0.0
     passes = 3 if "taylor" in measured_rules(recipe) else 1
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
     judged = JUDGED * general.judge_tokens if general else 0.0
@@ -98,12 +98,20 @@ def _brief(size: Size, recipe: Recipe) -> float:
 
 
 def _there(recipe: Recipe, text: Text, languages: Sequence[str] | None) -> float:
-    """Count the pieces that may be looked at; in a folder of text, from the size of its files."""
+    """Count the pieces that may be looked at: of training rows, and in the files of `data.text`."""
     train, folder = text.splits["train"], recipe.data.text
     names = languages or train.languages
     more = 0 if folder is None else bytes_of_text(folder, names) / BYTES
     codes = [train.languages.index(name) for name in names]
     return more + float(train.lengths[np.isin(train.language_ids, codes)].sum())
+
+
+def _to_refit(recipe: Recipe, text: Text, asked: Refit) -> float:
+    """Count the pieces that a refit will look at; in a folder of its own, from its files' size."""
+    if asked.text is None:
+        return min(asked.tokens, _there(recipe, text, asked.languages))
+    names = asked.languages or text.splits["train"].languages
+    return min(asked.tokens, bytes_of_text(asked.text, names) / BYTES)
 
 
 def _step(train: Train, teacher: float, student: float) -> float:
@@ -130,15 +138,13 @@ def _share(recipe: Recipe, rows: int) -> float:
     return theirs / ours if ours else min(theirs * len(recipe.data.languages) / rows, 1.0)
 
 
-def _refitting(recipe: Recipe, sizes: tuple[Size, Size], there: float) -> float:
-    """Estimate the seconds of a refit, where so many pieces are there to be read."""
-    if recipe.init.refit is None:
-        return 0.0
+def _refitting(recipe: Recipe, sizes: tuple[Size, Size], pieces: float) -> float:
+    """Estimate the seconds of a refit on so many pieces."""
     student = sizes[1]
     sums = student.layers * (student.ffn**2 + 5 * student.hidden**2)
     passes = (size.work * seconds_each(size, recipe.train, learns=False) for size in sizes)
     each = REFIT_PASSES * sum(passes) + REFIT_SUMS * sums * product_seconds()
-    return min(recipe.init.refit.tokens, there) * each
+    return pieces * each
 
 
 def _trials(train: Train, start: str) -> tuple[float, float]:

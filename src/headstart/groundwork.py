@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
-    from headstart.calibration import Pools
+    from headstart.calibration import Pools, Unlabelled
+    from headstart.corpus import Corpus
     from headstart.recipe import Recipe
     from headstart.ridge import Fitted
     from headstart.rules import Measured, Scores
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     Prints = Callable[[Data, str, bool], Mapping[str, str]]
 
 
+REFIT_TEXT = "init.refit.text"
 ENOUGH = 0.9  # of the tokens that are asked for; texts are not cut to fit
 
 
@@ -57,10 +59,11 @@ def measured_rules(recipe: Recipe) -> set[str]:
 
 
 def reads_text(recipe: Recipe) -> bool:
-    """Say whether a run reads unlabelled text, where its recipe names any."""
+    """Say whether a run reads `data.text`, where its recipe names it."""
     learns = recipe.data.text_per_language is not None
-    asked = (recipe.init.refit, recipe.init.general)
-    return learns or any(part is not None for part in asked) or bool(measured_rules(recipe))
+    refit, general = recipe.init.refit, recipe.init.general
+    refits = refit is not None and refit.text is None
+    return learns or refits or general is not None or bool(measured_rules(recipe))
 
 
 def text_fingerprints(data: Data, task: str, more: bool) -> dict[str, str]:
@@ -68,6 +71,23 @@ def text_fingerprints(data: Data, task: str, more: bool) -> dict[str, str]:
     corpus = load_corpus(data, task)
     found = {"data": corpus.fingerprint}
     return {**found, "text": unlabelled(corpus, data.text).fingerprint()} if more else found
+
+
+def pools_of(recipe: Recipe, corpus: Corpus, more: Unlabelled) -> dict[str, Pools]:
+    """Say what may be looked at for each purpose of `drawn`.
+
+    Args:
+        recipe: May name a folder for refit alone.
+        corpus: Its training rows come first, but not where text is to be general.
+        more: The texts of `data.text`.
+
+    Raises:
+        HeadstartError: Refit's folder is not there, or has none of the languages.
+    """
+    texts = all_texts(corpus, more)
+    own = recipe.init.refit and recipe.init.refit.text
+    refit = [unlabelled(corpus, own, REFIT_TEXT).texts] if own else texts
+    return {"refit": refit, "general": together(texts), "measure": texts}
 
 
 def drawn(recipe: Recipe) -> dict[str, tuple[int, tuple[str, ...] | None]]:
@@ -96,16 +116,16 @@ def check_texts(recipe: Recipe, named: str) -> list[str]:
     Raises:
         HeadstartError: Text is missing or too little, or longer than the model can read.
     """
-    if not reads_text(recipe):
+    if not (drawn(recipe) or reads_text(recipe)):
         return []
     corpus = narrowed(load_corpus(recipe.data, recipe.task), recipe.train.languages)
-    texts = all_texts(corpus, unlabelled(corpus, recipe.data.text))
-    samples = samples_for(recipe, texts, load_tokenizer(named))
+    pools = pools_of(recipe, corpus, unlabelled(corpus, recipe.data.text))
+    samples = samples_for(recipe, pools, load_tokenizer(named))
     if recipe.data.text is not None:
         checkpoint.check_length(read_config(named).to_dict(), recipe.data.max_length)
-    there = languages_of(texts)
-    missing = [k for k in (*corpus.languages, *corpus.zero_shot) if k not in there]
-    return [_told(_key(name), drawn(recipe)[name], one, missing) for name, one in samples.items()]
+    every = (*corpus.languages, *corpus.zero_shot)
+    missing = {k: [one for one in every if one not in languages_of(pools[k])] for k in samples}
+    return [_told(recipe, purpose, one, missing[purpose]) for purpose, one in samples.items()]
 
 
 def _key(purpose: str) -> str:
@@ -113,26 +133,26 @@ def _key(purpose: str) -> str:
     return "init.measure_tokens" if purpose == "measure" else f"init.{purpose}"
 
 
-def _told(
-    key: str, wanted: tuple[int, tuple[str, ...] | None], sample: Sample, missing: list[str]
-) -> str:
+def _told(recipe: Recipe, purpose: str, sample: Sample, missing: list[str]) -> str:
     """Say how much of the text that is asked for is there."""
-    tokens, languages = wanted
+    tokens, languages = drawn(recipe)[purpose]
+    own = purpose == "refit" and recipe.init.refit and recipe.init.refit.text
+    folder = REFIT_TEXT if own else "data.text"
     found = sum(int(sample.encoded.lengths[index].sum()) for index in sample.batches)
     without = [] if languages else missing
-    none = f"; none in {', '.join(without)}: put a file of it into data.text" if without else ""
+    none = f"; none in {', '.join(without)}: put a file of it into {folder}" if without else ""
     few = "" if found >= ENOUGH * tokens else ", since some languages have less than their share"
-    return f"text for {key}: {found:,} of {tokens:,} tokens{few}{none}"
+    return f"text for {_key(purpose)}: {found:,} of {tokens:,} tokens{few}{none}"
 
 
 def samples_for(
-    recipe: Recipe, texts: Pools, tokenizer: PreTrainedTokenizerBase
+    recipe: Recipe, pools: Mapping[str, Pools], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Sample]:
     """Draw the texts that a run looks at before its training.
 
     Args:
         recipe: Says what looks at text, at how much, and the seed.
-        texts: By language, pool by pool.
+        pools: As `pools_of` gives them.
         tokenizer: The teacher's.
 
     Returns:
@@ -143,7 +163,7 @@ def samples_for(
     """
     return {
         name: sample_texts(
-            together(texts) if name == "general" else texts,  # what is general is of any kind
+            pools[name],
             tokenizer,
             task=recipe.task,
             tokens=tokens,

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from headstart.settings import Amount, Count, Index, Part, Positive, Word, Words, check_known
+from headstart.settings import (
+    Amount,
+    Count,
+    Index,
+    Part,
+    Place,
+    Positive,
+    Word,
+    Words,
+    check_known,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +62,8 @@ class Refit(Part):
 
     tokens: Count = 50_000
     """How much text is looked at, in all languages together: training rows, then `data.text`."""
+    text: Place | None = None
+    """A folder, a file a language, that is looked at instead: no training row, no `data.text`."""
     languages: Some | None = None
     """Those whose text is looked at; None takes all, zero-shot ones included."""
     ridge: Positive | Literal["auto"] = "auto"

@@ -223,7 +223,9 @@ def _point_faults(recipe: Recipe) -> list[HeadstartError]:
         names.append(name)
         try:
             one = _one_run(recipe, settings, name, recipe.seed)
-            made.setdefault((signature(one), one.data.folder, one.data.text), []).append(name)
+            own = one.init.refit and one.init.refit.text
+            key = (signature(one), one.data.folder, one.data.text, own)
+            made.setdefault(key, []).append(name)
         except HeadstartError as fault:
             where = f"arms or grid, run {name}: {fault.where}" if name else fault.where
             found = HeadstartError(fault.what, where=where, way_out=fault.way_out)

@@ -49,7 +49,7 @@ FINETUNE_DEFAULTS: Mapping[str, object] = {
 RESULT_VERSION = 18  # goes up when a change of code moves a result
 NOT_DECIDING = frozenset(
     {
-        "name", "arms", "grid", "baseline", "seeds", "data.folder", "data.text",
+        "name", "arms", "grid", "baseline", "seeds", "data.folder", "data.text", "init.refit.text",
         "train.tracker", "train.checkpoint_minutes",
         "teacher.finetune.tracker", "teacher.finetune.checkpoint_minutes",
     }

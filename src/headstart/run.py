@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart import checkpoint
-from headstart.calibration import all_texts, unlabelled
+from headstart.calibration import unlabelled
 from headstart.checking import apply
 from headstart.console import say
 from headstart.errors import HeadstartError
@@ -17,7 +17,7 @@ from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
 from headstart.folders import settle
 from headstart.forecast import describe, how_long
-from headstart.groundwork import check_texts, reads_text, text_fingerprints
+from headstart.groundwork import check_texts, pools_of, reads_text, text_fingerprints
 from headstart.loading import expand, load_recipe, signature
 from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import open_accelerator
@@ -140,6 +140,9 @@ def run_signature(
         read: Hashes text; a study's remembers what it has read.
     """
     extra = {**read(recipe.data, recipe.task, reads_text(recipe))}
+    if own := recipe.init.refit and recipe.init.refit.text:
+        data = recipe.data.model_copy(update={"text": own})
+        extra["refit"] = read(data, recipe.task, True)["text"]
     if rate_of is not None:
         extra["rate"] = rate_of
     base = base_of(recipe, shared)
@@ -236,8 +239,8 @@ def _train(
 ) -> Trained:
     """Make the student, judge it untrained, and train it."""
     recipe, accelerator = session.recipe, session.accelerator
-    texts = all_texts(text.corpus, more)
-    start = start_of(recipe, teacher, texts, session.shared / "starts", accelerator)
+    pools = pools_of(recipe, text.corpus, more)
+    start = start_of(recipe, teacher, pools, session.shared / "starts", accelerator)
     model = start.model
     session.costs.init_seconds = start.init_seconds
     session.costs.refit_seconds = start.refit_seconds

@@ -64,7 +64,7 @@ class Start:
 def start_of(
     recipe: Recipe,
     teacher: Teacher,
-    texts: Pools,
+    pools: Mapping[str, Pools],
     folder: Path,
     accelerator: Accelerator,
 ) -> Start:
@@ -75,7 +75,7 @@ def start_of(
     Args:
         recipe: Says what the student is.
         teacher: That it is made from.
-        texts: What may be looked at, by language, pool by pool.
+        pools: What may be looked at for each purpose, as `pools_of` gives it.
         folder: Holds a folder for each start, and a file for what was measured of a teacher;
             seconds of one that lies there are its maker's.
         accelerator: Device and processes.
@@ -84,7 +84,7 @@ def start_of(
         HeadstartError: There is too little text, the student cannot be made, or what lies there
             is damaged.
     """
-    samples = samples_for(recipe, texts, teacher.tokenizer)
+    samples = samples_for(recipe, pools, teacher.tokenizer)
     if not samples:
         return _make(recipe, teacher, samples, folder, accelerator)
     place = folder / _key(recipe, teacher, samples, accelerator)
@@ -105,7 +105,7 @@ def _key(
         "teacher": teacher.weights,
         "base": fingerprint_of(str(teacher.base)) if recipe.reads_base else None,
         "student": recipe.student.model_dump(mode="json", exclude_none=True),
-        "init": recipe.init.model_dump(mode="json"),
+        "init": recipe.init.model_dump(mode="json", exclude={"refit": {"text"}}),
         "compares channels": recipe.compares_channels,  # decides auto's directions
         "seed": recipe.seed,
         "text": {

@@ -17,8 +17,12 @@ WAY_OUT = (
 )
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, key: str = "data.text") -> None:
     """Refuse a folder of unlabelled text that is not there.
+
+    Args:
+        folder: It.
+        key: The recipe's that names it.
 
     Raises:
         HeadstartError: It is not.
@@ -26,7 +30,7 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise HeadstartError(
             f"there is no folder {folder}",
-            where="recipe key data.text",
+            where=f"recipe key {key}",
             way_out="name the folder that holds unlabelled text, from where headstart is called "
             f"({Path.cwd()}) or from the root",
         )
