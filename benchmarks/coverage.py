@@ -6,9 +6,10 @@ Six ways of making a student and a teacher, 2 languages x 150 texts of unlike di
 seed of a way is lucky or not, by a normal number of the spread given, in logits. Each line: the
 share of studies whose 95 % interval holds the true number, that of intervals over examples alone,
 and the median width in points. Numbers: the difference of two ways; the share of its teacher that a
-way keeps; the initialization's share of the gain from scratch to the copy; what a refit brings over
-it; and the first two in entity F1, of sentences with 0, 1 or more entities, of which each is found
-by the same chances, and others besides. At the end, how often two ways that differ by just the
+way keeps; the gain from scratch to the copy, and the initialization's and distillation's shares of
+it; what a refit brings over the copy; the share that is kept in one language; and the first two in
+entity F1, of sentences with 0, 1 or more entities, of which each is found by the same chances, and
+others besides. At the end, how often two ways that differ by just the
 margin are called equivalent (5 % at most, if honest).
 
 Then, of two ways that are the same in each of 10 languages, without luck of seeds: in how many
@@ -20,7 +21,7 @@ holds their loss, as it would be for one and as it is told, and how many points 
 from __future__ import annotations
 
 import sys
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,10 +88,15 @@ def kept(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
     return student.mean(0) / teacher.mean(0)
 
 
-def credit(*scores: np.ndarray) -> np.ndarray:
-    """Give the initialization's share of the gain from the first way to the last."""
+def kept_in_one(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    """Give the share of the teacher's score in one language."""
+    return student[0] / teacher[0]
+
+
+def credit(factor: int, *scores: np.ndarray) -> np.ndarray:
+    """Give a factor's share of the gain from the first way to the last."""
     points = [(False, False), (False, True), (True, False), (True, True)]
-    return shapley({p: s.mean(0) for p, s in zip(points, scores, strict=True)})[0]
+    return shapley({p: s.mean(0) for p, s in zip(points, scores, strict=True)})[factor]
 
 
 def repaired(*scores: np.ndarray) -> np.ndarray:
@@ -102,8 +108,11 @@ def repaired(*scores: np.ndarray) -> np.ndarray:
 NUMBERS: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]] = {
     "difference": (("scratch-labels", "copy-labels"), difference),
     "share kept": (("copy-mse", "teacher"), kept),
-    "initialization": (tuple(WORTH)[:4], credit),
+    "whole gain": (("scratch-labels", "copy-mse"), difference),
+    "initialization": (tuple(WORTH)[:4], partial(credit, 0)),
+    "distillation": (tuple(WORTH)[:4], partial(credit, 1)),
     "refit": (tuple(WORTH)[2:], repaired),
+    "kept in one": (("copy-mse", "teacher"), kept_in_one),
 }
 
 

@@ -4,9 +4,10 @@
     python benchmarks/refit.py --count    # products, which other work cannot move
 
 A random teacher of XLM-R-base's shape (12 x 768, 3,072 neurons; 5,000 pieces) reads random text.
-Each line is a process of its own: seconds of the refit, of two teacher
-passes, of the solves alone, and memory at its peak above the two models. Products are counted on
-little text in as many batches as 50,000 tokens make.
+Each line is a process of its own: seconds of ranking heads and neurons on 20,000 tokens, which
+merging layers needs, of the refit, of a teacher pass over its text (the mean of two), of the solves
+alone, and memory at its peak above the two models. Products are counted on little text in as many
+batches as 50,000 tokens make.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,15 +26,27 @@ from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 from headstart.calibration import BATCH_TOKENS, HELD_OUT
 from headstart.encode import Encoded, collate, pack
+from headstart.measure import measure
 from headstart.places import Place
-from headstart.recipe import Refit
+from headstart.recipe import Init, Refit
 from headstart.refit import refit
 from headstart.student import Made, make_student
 from headstart.walk import Sample
 
 PIECES = 5_000
-SHAPES = {"6 x 768": {"layers": 6}, "6 x 384": {"layers": 6, "hidden": 384}}
-WAYS = (("6 x 768", "kept"), ("6 x 384", "kept"), ("6 x 384", "principal"))
+RANKED = 20_000  # tokens, the default of `init.measure_tokens`
+SHAPES = {
+    f"{layers} x {hidden}": {"layers": layers, "hidden": hidden}
+    for layers in (12, 6, 3)
+    for hidden in (768, 384)
+}
+WAYS = (  # student, directions, whether layers are merged
+    ("6 x 384", "principal", True),
+    ("6 x 384", "kept", False),
+    ("6 x 768", "kept", True),
+    ("3 x 768", "kept", True),
+    ("12 x 384", "principal", True),
+)
 COUNTED = 2_900  # tokens; in batches of 128 they are as many batches as 50,000 are of 2,048
 
 
@@ -56,19 +70,29 @@ def text(tokens: int, batch: int = BATCH_TOKENS) -> Sample:
 
 
 def peak() -> float:
-    """Give this process' largest resident size so far, in GB."""
+    """Give this process' largest resident size so far, ranking included, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def models(shape: str) -> tuple[XLMRobertaForSequenceClassification, Made]:
-    """Make a random teacher, and cut a student from it."""
+def size_now() -> float:
+    """Give this process' resident size, in GB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return pages * resource.getpagesize() / 1e9
+
+
+def models(shape: str, *, merge: bool) -> tuple[XLMRobertaForSequenceClassification, Made, float]:
+    """Make a random teacher, and cut a student from it; give the seconds of ranking, too."""
     torch.manual_seed(0)
     config = XLMRobertaConfig(
         vocab_size=PIECES, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
         intermediate_size=3072, num_labels=60, max_position_embeddings=64,
     )  # fmt: skip
     teacher = XLMRobertaForSequenceClassification(config).eval()
-    return teacher, make_student(teacher, shape=SHAPES[shape])
+    rules = Init(refit=Refit(), merge=merge).rules
+    began = time.perf_counter()
+    scores = measure(teacher, text(RANKED), ["taylor"], seed=0) if merge else {}
+    ranking = time.perf_counter() - began
+    return teacher, make_student(teacher, shape=SHAPES[shape], rules=rules, scores=scores), ranking
 
 
 def one_pass(teacher: XLMRobertaForSequenceClassification, sample: Sample) -> None:
@@ -78,9 +102,10 @@ def one_pass(teacher: XLMRobertaForSequenceClassification, sample: Sample) -> No
             teacher(**collate(sample.encoded, index, device=torch.device("cpu")).inputs)
 
 
-def counted(shape: str, directions: str, tokens: int, batch: int) -> tuple[int, int]:
+def counted(way: tuple[str, str, bool], tokens: int, batch: int) -> tuple[int, int]:
     """Count the products of a refit, less those of its solves, and those of a teacher pass."""
-    (teacher, made), sample, solved = models(shape), text(tokens, batch), [0]
+    shape, directions, merge = way
+    (teacher, made, _), sample, solved = models(shape, merge=merge), text(tokens, batch), [0]
     settle = Place.settle
 
     def watched(place: Place, *rest: object) -> object:
@@ -99,16 +124,16 @@ def counted(shape: str, directions: str, tokens: int, batch: int) -> tuple[int, 
     return whole.get_total_flops() - solved[0], alone.get_total_flops()
 
 
-def count(shape: str, directions: str) -> float:
+def count(way: tuple[str, str, bool]) -> float:
     """Count a refit's products in passes of the teacher: what twice the text adds to both."""
-    less, more = (counted(shape, directions, k * COUNTED, k * 128) for k in (1, 2))
+    less, more = (counted(way, k * COUNTED, k * 128) for k in (1, 2))
     return (more[0] - less[0]) / (more[1] - less[1])
 
 
-def measure(tokens: int, shape: str, directions: str) -> dict[str, float]:
+def timed_once(tokens: int, shape: str, directions: str, *, merge: bool) -> dict[str, float]:
     """Refit once, and time its parts."""
-    (teacher, made), sample = models(shape), text(tokens)
-    before, solving = peak(), [0.0]
+    (teacher, made, ranking), sample = models(shape, merge=merge), text(tokens)
+    before, solving = size_now(), [0.0]
     settle = Place.settle
 
     def timed(place: Place, *rest: object) -> object:
@@ -125,34 +150,45 @@ def measure(tokens: int, shape: str, directions: str) -> dict[str, float]:
     start = time.perf_counter()
     one_pass(teacher, sample)
     one_pass(teacher, sample)
-    passes = time.perf_counter() - start
-    return {"refit": whole, "passes": passes, "solves": solving[0], "memory": highest - before}
+    passes = (time.perf_counter() - start) / 2
+    return {
+        "ranking": ranking,
+        "refit": whole,
+        "pass": passes,
+        "solves": solving[0],
+        "in passes": (whole - solving[0]) / passes,
+        "memory": highest - before,
+    }
 
 
 def main() -> None:
     """Print a line for each amount of text and shape, or for each shape."""
     if sys.argv[1:] == ["--count"]:
-        for shape, directions in WAYS:
-            passes = count(shape, directions)
-            print(f"{shape}  {directions:9}  {passes:.2f} teacher passes, solves apart", flush=True)
+        for way in WAYS:
+            print(f"{told(way)}  {count(way):.2f} teacher passes, solves apart", flush=True)
         return
     if sys.argv[1:2] == ["--one"]:
-        tokens, shape, directions = sys.argv[2:]
-        print(json.dumps(measure(int(tokens), shape, directions)))
+        tokens, shape, directions, merge = sys.argv[2:]
+        print(json.dumps(timed_once(int(tokens), shape, directions, merge=merge == "True")))
         return
-    print("tokens  student  directions  refit s  two passes s  solves s  (refit - solves) / passes"
-          "  peak GB above models")  # fmt: skip
+    print("tokens  student                        ranking s  refit s  pass s  solves s  "
+          "(refit - solves) / pass  peak GB above models")  # fmt: skip
     for tokens in map(int, sys.argv[1:] or (10_000, 50_000)):
-        for shape, directions in WAYS:
+        for way in WAYS:
             line = subprocess.run(
-                [sys.executable, __file__, "--one", str(tokens), shape, directions],
+                [sys.executable, __file__, "--one", str(tokens), *map(str, way)],
                 capture_output=True, text=True, check=True,
             ).stdout.splitlines()[-1]  # fmt: skip
             found: dict[str, float] = json.loads(line)
-            ratio = (found["refit"] - found["solves"]) / found["passes"]
-            print(f"{tokens:6}  {shape}  {directions:9}  {found['refit']:7.0f}  "
-                  f"{found['passes']:12.0f}  {found['solves']:8.0f}  {ratio:25.2f}  "
+            print(f"{tokens:6}  {told(way)}  {found['ranking']:9.0f}  {found['refit']:7.0f}  "
+                  f"{found['pass']:6.1f}  {found['solves']:8.1f}  {found['in passes']:23.2f}  "
                   f"{found['memory']:20.2f}", flush=True)  # fmt: skip
+
+
+def told(way: tuple[str, str, bool]) -> str:
+    """Write a way as the lines have it."""
+    shape, directions, merge = way
+    return f"{shape:8}  {directions:9}  {'merged' if merge else 'own':7}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from headstart.errors import HeadstartError
 from headstart.stats import Bootstrap, Counts, Estimate, holm, permutation_p, shapley
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 Ways = dict[str, dict[str, Counts]]
 LUCK = norm.ppf((np.arange(60) + 0.5) / 60)[None]  # of seeds, as it is on average
@@ -77,9 +77,25 @@ def four_ways(rng: np.random.Generator) -> Ways:
 WORTH = {"scratch-labels": 0.0, "scratch-mse": 0.2, "copy-labels": 0.3, "copy-mse": 0.7}
 
 
-def credit(*scores: np.ndarray) -> np.ndarray:
+def credits(scores: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     points = [(False, False), (False, True), (True, False), (True, True)]
-    return shapley({p: s.mean(0) for p, s in zip(points, scores, strict=True)})[0]
+    return shapley({p: s.mean(0) for p, s in zip(points, scores, strict=True)})
+
+
+def credit(*scores: np.ndarray) -> np.ndarray:
+    return credits(scores)[0]
+
+
+def distilled(*scores: np.ndarray) -> np.ndarray:
+    return credits(scores)[1]
+
+
+def gained(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    return (last - first).mean(0)
+
+
+def kept_in_one(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    return student[0] / teacher[0]
 
 
 def kept(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
@@ -88,8 +104,14 @@ def kept(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("ways", "of"),
-    [(("copy-mse", "teacher"), kept), (tuple(WORTH), credit)],
-    ids=["kept", "credit"],
+    [
+        (("copy-mse", "teacher"), kept),
+        (("copy-mse", "teacher"), kept_in_one),
+        (tuple(WORTH), credit),
+        (tuple(WORTH), distilled),
+        (("scratch-labels", "copy-mse"), gained),
+    ],
+    ids=["kept", "kept in one language", "initialization", "distillation", "the whole gain"],
 )
 def test_shares_hold_the_truth_as_often_as_they_say(
     ways: tuple[str, ...], of: Callable[..., np.ndarray]
@@ -247,6 +269,19 @@ def test_equivalence_is_two_one_sided_t_tests() -> None:
     assert found.beyond(0.02) == pytest.approx(max(p))
     assert Estimate(0.05, 0.005, 8.0, 0.005).beyond(0.02) == pytest.approx(1, abs=1e-3)
     assert Estimate(0.05, 0.0, 8.0, 0.0).beyond(0.02) == 1
+
+
+def test_equivalence_agrees_with_statsmodels() -> None:
+    # statsmodels 0.15.0: ttost_paired(a, b, -margin, margin)[0]
+    a, b = [0.62, 0.65, 0.61, 0.66], [0.60, 0.645, 0.615, 0.63]
+    seeds = {name: np.array(scores)[:, None] for name, scores in (("a", a), ("b", b))}
+    ways = {
+        name: {"xx": Counts(one * np.ones((4, 50)), np.ones((4, 50)), (0, 1, 2, 3))}
+        for name, one in seeds.items()
+    }
+    (made,) = Bootstrap(ways, draws=20_000).estimate(["a", "b"], lambda x, y: x[0] - y[0])
+    assert made.beyond(0.03) == pytest.approx(0.0549, rel=0.05)
+    assert made.beyond(0.02) == pytest.approx(0.2029, rel=0.05)
 
 
 def test_permutation_agrees_with_scipy() -> None:

@@ -145,7 +145,7 @@ def record_of(
             "peak_memory_bytes": machine.peak_memory(),
         },
         shape=sizes,
-        versions=machine.versions(),
+        versions={**machine.versions(), "results": str(RESULT_VERSION)},
         fingerprints={
             "data": corpus.fingerprint,
             "teacher": teacher.weights,
