@@ -27,7 +27,7 @@ from headstart.answers import (
     shares_of,
     steps_to,
 )
-from headstart.charts import curves, sizes, waterfall
+from headstart.charts import curves, heat, sizes, waterfall
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
 from headstart.record import read_record
@@ -258,6 +258,15 @@ def test_what_each_language_keeps_has_its_interval(browser: Browser, out: Path) 
     page.close()
 
 
+def test_the_heat_map_begins_with_the_teacher(out: Path) -> None:
+    table = (insight := look_into(out)).table
+    spec = heat(insight, [shares_of(insight, column) for column in table.columns])
+    (boxes, _) = spec["layer"]
+    assert boxes["encoding"]["x"]["sort"][0] == table.teachers[0].name
+    shown = [one["score"] for one in spec["data"]["values"] if one["way"] == table.teachers[0].name]
+    assert shown == [percent(row.teachers[0]) for row in table.rows]
+
+
 def test_it_is_one_small_file(out: Path) -> None:
     page = (out / "report.html").read_text(encoding="utf-8")
     assert len(page.encode()) < 3_000_000
@@ -410,6 +419,7 @@ def test_a_single_run_has_the_same_page_with_less_on_it(tmp_path: Path) -> None:
     (run,) = (folder / "runs").iterdir()
     page = report(run).read_text(encoding="utf-8")
     assert "The student keeps " in page
+    assert f"<code>headstart run {run.name}/recipe.yaml OUT</code>" in page
     (folder / "nothing").mkdir()
     with pytest.raises(HeadstartError, match="no finished run"):
         report(folder / "nothing")

@@ -17,7 +17,7 @@ from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.forecast import how_long
 from headstart.groundwork import text_fingerprints
-from headstart.loading import expand
+from headstart.loading import expand, load_recipe
 from headstart.measure import measure
 from headstart.record import write_runs
 from headstart.report import report, shade
@@ -342,6 +342,9 @@ def test_the_page_says_what_the_records_say(made: tuple[Recipe, Path, list[Recor
     shown = re.findall(r'<td style="[^"]*" title="([^"]*)"[^>]*>([^<]*)</td>', page)
     assert [float(value) for value, _ in shown] == pytest.approx(list(expected.values()))
     assert all(text == percent(float(value)) for value, text in shown)
+    assert f"<code>headstart study {out.name}/study.yaml OUT</code>" in page
+    listed = [one["name"] for one in json.loads((out / "runs.json").read_text())]
+    assert [name for name, _ in expand(load_recipe(out / "study.yaml"))] == listed
 
 
 def lay(out: Path, *records: Record, listed: bool = True) -> Path:

@@ -95,8 +95,14 @@ def _interval(gain: Estimate, level: float) -> dict[str, object]:
 def heat(insight: Insight, kept: Sequence[Mapping[str, str]]) -> Spec:
     """Draw what each way keeps of its teacher in each language; `kept` writes it, way by way."""
     table = insight.table
+    ways = [column.name for column in (*table.teachers, *table.columns)]
     rows: list[dict[str, object]] = []
     for row in table.rows:
+        rows += [
+            {"language": cells(row)[0], "way": teacher.name, "kept": 1.0 if score else None,
+             "score": percent(score), "teacher": percent(score), "share": "itself"}
+            for teacher, score in zip(table.teachers, row.teachers, strict=True)
+        ]  # fmt: skip
         scores = zip(table.columns, table.taught, row.scores, kept, strict=True)
         for column, taught, score, shares in scores:
             teacher = row.teachers[taught]
@@ -107,7 +113,7 @@ def heat(insight: Insight, kept: Sequence[Mapping[str, str]]) -> Spec:
                  "share": shares.get(row.label, percent(share))}
             )  # fmt: skip
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("way:N", sort=[column.name for column in table.columns], title=None,
+        x=alt.X("way:N", sort=ways, title=None,
                 axis=alt.Axis(orient="top", labelAngle=-45, labelLimit=220, domain=False)),
         y=alt.Y("language:N", sort=[cells(row)[0] for row in table.rows], title=None,
                 axis=alt.Axis(domain=False, labelLimit=260)),

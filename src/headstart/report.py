@@ -137,12 +137,16 @@ def _made(insight: Insight) -> dict[str, list[str]]:
     return {name: list(dict.fromkeys(some)) for name, some in found.items()}
 
 
-def _recipe(out: Path, insight: Insight) -> str:
-    """Read the resolved recipe of the study, or of its only run; empty where there is none."""
+def _recipe(out: Path, insight: Insight) -> dict[str, str]:
+    """Read the resolved recipe of the study, or of its first run; empty where there is none.
+
+    `file` is its name, where it makes all that is shown.
+    """
     for path in (out / "study.yaml", place_of(out, insight.first) / "recipe.yaml"):
         if path.exists():
-            return path.read_text(encoding="utf-8")
-    return ""
+            name = path.name if path.parent == out else ""
+            return {"file": name, "text": path.read_text(encoding="utf-8")}
+    return {"file": "", "text": ""}
 
 
 def _vega() -> str:

@@ -14,6 +14,7 @@ from headstart import checkpoint, machine
 from headstart.encode import word_predictions
 from headstart.evaluate import absent_label, mean_score, score_languages
 from headstart.metrics import main_metric
+from headstart.recipe import RESULT_VERSION
 from headstart.record import Record, retention, summarize
 
 if TYPE_CHECKING:
