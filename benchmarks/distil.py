@@ -2,22 +2,24 @@
 
     pip install textbrewer
     python benchmarks/distil.py [--pieces 50000] [--rows 40] [--threads N] [--device cuda]
-        [--tokenizer FOLDER]
+        [--tokenizer FOLDER] [--massive FOLDER] [--only NAME ...]
 
 A 12 x 768 teacher answers, a 6 x 384 student learns its logits by mean squared error, for three
-epochs over the train rows of the packaged MASSIVE extract (10 locales). Each side starts from the
-same weights: headstart (teacher pass first, then batches by length, only the embedding's rows that
-occur); TextBrewer's GeneralDistiller and a transformers Trainer whose compute_loss asks the
-teacher, both as customary (random batches of 32, padded to the longest), and both with headstart's
-batches. All are in fp32, with the same AdamW and clipping; nobody evaluates or saves. headstart
-has no dropout in its first two lines, as its users run it, and all others have it. The second line
-has the default batch of 1,024 pieces, and so fewer steps; all others have as many as 32 texts.
-Where products in bf16 are fast, more lines run in it: headstart with the batches of the others
-(not on an accelerator), with its default and, on an accelerator, eight times that; and the Trainer.
-headstart's teacher pass stays in fp32. The limit is the products of the student's matrices on real
-pieces, forward and backward, at the rate of bare products in the same precision (bf16 on an
-accelerator); of headstart those that it makes, since it works the last layer out for the piece that
-the head reads (whose part in that layer is not counted).
+epochs over the train rows of the packaged MASSIVE extract (10 locales), or of 12 locales of a
+folder of MASSIVE's files. Each side starts from the same weights: headstart (teacher pass first,
+then batches by length, only the embedding's rows that occur); TextBrewer's GeneralDistiller and a
+transformers Trainer whose compute_loss asks the teacher, both as customary (random batches of 32,
+padded to the longest), and both with headstart's batches; and the Trainer once more with the
+teacher's answers kept, as one who writes that by hand would have it. All are in fp32, with the same
+AdamW and clipping; nobody evaluates or saves. headstart has no dropout in its first two lines, as
+its users run it, and all others have it. The second line has the default batch of 1,024 pieces, and
+so fewer steps; all others have as many as 32 texts. Where products in bf16 are fast, more lines run
+in it: headstart with the batches of the others (not on an accelerator), with its default and, on an
+accelerator, eight times that; and the Trainer. headstart's teacher pass stays in fp32. The limit is
+the products of the student's matrices on real pieces, forward and backward, at the rate of bare
+products in the same precision (bf16 on an accelerator), the mean of what was measured right before
+and right after; of headstart those that it makes, since it works the last layer out for the piece
+that the head reads (whose part in that layer is not counted).
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
     from headstart.tokenized import Text
 
 Model = BertForSequenceClassification
+LOCALES = ["en-US", "de-DE", "fr-FR", "es-ES", "tr-TR", "ar-SA", "hi-IN", "zh-CN", "sw-KE", "id-ID",
+           "th-TH", "fi-FI"]  # fmt: skip
 EPOCHS, RATE, BATCH, LABELS = 3, 1e-4, 32, 60
 
 
@@ -74,9 +78,13 @@ def models(pieces: int) -> tuple[Model, Model]:
     return made[0], made[1]
 
 
-def texts(rows: int, named: str | None = None) -> Text:
-    """Tokenize the packaged extract's train rows, as a model's folder or the packed base does."""
-    recipe = load_recipe("quickstart", [f"data.examples_per_language={rows}"])
+def texts(rows: int, named: str | None = None, massive: str | None = None) -> Text:
+    """Tokenize train rows, as a model's folder or the packed base does."""
+    asked = [f"data.examples_per_language={rows}"]
+    if massive:
+        asked += ["data.corpus=massive", f"data.folder={massive}", "data.zero_shot=[]"]
+        asked += [f"data.languages=[{', '.join(LOCALES)}]"]
+    recipe = load_recipe("quickstart", asked)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = load_tokenizer(named or str(base_of(recipe, Path(folder))))
         return open_text(recipe.data, recipe.task, tokenizer)
@@ -108,8 +116,9 @@ def ours(
 class Batches:
     """Batches of one epoch after the other, as dictionaries."""
 
-    def __init__(self, text: Text, tokens: int | None) -> None:
-        """Cut them at random, or as headstart does."""
+    def __init__(self, text: Text, tokens: int | None, *, numbered: bool = False) -> None:
+        """Cut them at random, or as headstart does; labels may be numbers of rows instead."""
+        self.numbered = numbered
         self.train, self.epoch = text.splits["train"], 0
         settings = Train.model_validate({"batch_tokens": tokens or BATCH})
         self.job = job_for(text, settings, Accelerator(), seed=0)  # the one that is open
@@ -135,7 +144,7 @@ class Batches:
 
         def pad(rows: list[int]) -> dict[str, Any]:
             batch = collate(self.train, np.array(rows), device=torch.device("cpu"))
-            return {**batch.inputs, "labels": batch.gold}
+            return {**batch.inputs, "labels": torch.tensor(rows) if self.numbered else batch.gold}
 
         # The peers move batches to their device themselves.
         return DataLoader(range(len(self.train)), batch_sampler=self, collate_fn=pad)  # type: ignore[arg-type]
@@ -173,6 +182,7 @@ class Asking(Trainer):
 
     teacher: Any
     batches: Batches
+    kept: torch.Tensor | None = None  # the teacher's answers, by row
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Give the batches."""
@@ -182,16 +192,17 @@ class Asking(Trainer):
         self, model: Model, inputs: dict[str, torch.Tensor], *_: object, **__: object
     ) -> torch.Tensor:
         """Compare logits."""
-        inputs.pop("labels")
+        labels = inputs.pop("labels")
         with torch.no_grad():
-            wanted = self.teacher(**inputs).logits
+            wanted = self.teacher(**inputs).logits if self.kept is None else self.kept[labels]
         return (model(**inputs).logits - wanted).pow(2).sum(-1).mean()
 
 
 def trainer(
-    text: Text, teacher: Model, student: Model, *, tokens: int | None, bf16: bool = False
-) -> dict[str, float]:
-    """Run a transformers Trainer."""
+    text: Text, teacher: Model, student: Model, *, tokens: int | None, bf16: bool = False,
+    keeps: bool = False,
+) -> dict[str, float]:  # fmt: skip
+    """Run a transformers Trainer; where it keeps them, the teacher's answers are asked for once."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, use_cpu=student.device.type == "cpu", bf16=bf16, num_train_epochs=EPOCHS,
@@ -199,11 +210,26 @@ def trainer(
             log_level="error", max_grad_norm=1.0,
         )  # fmt: skip
         asking = Asking(student, arguments, optimizers=(adamw(student), None))
-        asking.teacher, asking.batches = teacher, Batches(text, tokens)
+        asking.teacher, asking.batches = teacher, Batches(text, tokens, numbered=keeps)
         start = time.perf_counter()
+        if keeps:
+            asking.kept = answers(text, teacher, tokens)
+        asked = time.perf_counter() - start
         asking.train()
         spent = time.perf_counter() - start
-    return {"whole": spent, "teacher": 0.0, "loop": spent}
+    return {"whole": spent, "teacher": asked, "loop": spent - asked}
+
+
+def answers(text: Text, teacher: Model, tokens: int | None) -> torch.Tensor:
+    """Ask the teacher once for all rows: (rows, labels)."""
+    batches = Batches(text, tokens, numbered=True)
+    kept = torch.empty(len(batches.train), LABELS, device=teacher.device)
+    with torch.inference_mode():
+        for batch in batches.loader():
+            rows = batch.pop("labels")
+            there = {name: tensor.to(teacher.device) for name, tensor in batch.items()}
+            kept[rows] = teacher(**there).logits
+    return kept
 
 
 def products(device: str = "cpu", *, bf16: bool = False) -> float:
@@ -231,9 +257,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tokenizer")
+    parser.add_argument("--massive")
+    parser.add_argument("--only", nargs="*", help="sides, besides headstart")
     given = parser.parse_args()
     torch.set_num_threads(given.threads or torch.get_num_threads())
-    text = texts(given.rows, given.tokenizer)
+    text = texts(given.rows, given.tokenizer, given.massive)
     train = text.splits["train"]
     tokens = round(BATCH * float(train.lengths.mean()))
     sides = {
@@ -245,6 +273,8 @@ def main() -> None:
         "TextBrewer, our batches": partial(textbrewer, tokens=tokens),
         "Trainer": partial(trainer, tokens=None),
         "Trainer, our batches": partial(trainer, tokens=tokens),
+        "Trainer, answers kept": partial(trainer, tokens=None, keeps=True),
+        "the same, our batches": partial(trainer, tokens=tokens, keeps=True),
     }
     on_card = given.device != "cpu"
     rates = {False: products(given.device, bf16=on_card)}
@@ -257,7 +287,10 @@ def main() -> None:
                 fast, tokens=8192 if on_card else tokens
             ),
             "bf16: Trainer": partial(trainer, tokens=None, bf16=True),
+            "bf16: Trainer, our batches": partial(trainer, tokens=tokens, bf16=True),
         }
+    if given.only:
+        sides = {name: side for name, side in sides.items() if name in ("headstart", *given.only)}
     teacher, student = (model.to(given.device) for model in models(given.pieces))
     ours(text, teacher, copy.deepcopy(student), embeddings="rows", tokens=tokens, dropout="auto")
     inner = sum(p.numel() for p in student.bert.encoder.parameters() if p.dim() > 1)
@@ -274,10 +307,12 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     for name, side in sides.items():
         teacher.eval()
+        in_bf16 = on_card or name.startswith("bf16")
+        before = products(given.device, bf16=in_bf16)
         found[name] = side(text, teacher, copy.deepcopy(student))
+        rate = (before + products(given.device, bf16=in_bf16)) / 2
         told, first = found[name], found["headstart"]
         speed = each / 6 / told["loop"]
-        rate = rates[name.startswith("bf16")]
         made = work - brief if side.func is ours else work
         print(f"{name:<26}{told['whole']:7.1f} s, of it teacher pass {told['teacher']:5.1f}; "
               f"{speed:6,.0f} pieces/s, {made / rate / told['loop']:4.0%} of the limit; "

@@ -112,9 +112,9 @@ def test_sizes_that_are_named_stay() -> None:
 
 
 def test_the_estimate_of_speed_is_what_was_measured() -> None:
-    """On two processors of a common server; docs/performance.md has the table."""
+    """On two threads; docs/performance.md, Students by budget, has the table."""
     config = LARGE | {"hidden_size": 384, "intermediate_size": 1536}
-    measured = {(6, 384): 2.0, (3, 384): 3.9, (12, 192): 3.2, (6, 192): 6.3, (12, 96): 9.1}
+    measured = {(6, 384): 2.1, (3, 384): 4.3, (12, 192): 3.8, (6, 192): 7.0, (12, 96): 9.6}
     for (layers, hidden), times in measured.items():
         teacher = shape_of(family_of(config), config)
         heads = hidden // teacher.head_size

@@ -98,11 +98,11 @@ def heat(insight: Insight, kept: Sequence[Mapping[str, str]]) -> Spec:
     ways = [column.name for column in (*table.teachers, *table.columns)]
     rows: list[dict[str, object]] = []
     for row in table.rows:
-        rows += [
-            {"language": cells(row)[0], "way": teacher.name, "kept": 1.0 if score else None,
-             "score": percent(score), "teacher": percent(score), "share": "itself"}
-            for teacher, score in zip(table.teachers, row.teachers, strict=True)
-        ]  # fmt: skip
+        for teacher, score in zip(table.teachers, row.teachers, strict=True):
+            rows.append(
+                {"language": cells(row)[0], "way": teacher.name, "kept": 1.0 if score else None,
+                 "score": percent(score), "teacher": percent(score), "share": "itself"}
+            )  # fmt: skip
         scores = zip(table.columns, table.taught, row.scores, kept, strict=True)
         for column, taught, score, shares in scores:
             teacher = row.teachers[taught]
