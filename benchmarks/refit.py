@@ -22,7 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+from transformers import (
+    PreTrainedModel,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+)
 
 from headstart.calibration import BATCH_TOKENS, HELD_OUT
 from headstart.encode import Encoded, collate, pack
@@ -80,6 +84,11 @@ def size_now() -> float:
     return pages * resource.getpagesize() / 1e9
 
 
+def held(model: PreTrainedModel) -> float:
+    """Give the size of a model's weights, in GB."""
+    return sum(one.numel() * one.element_size() for one in model.parameters()) / 1e9
+
+
 def models(shape: str, *, merge: bool) -> tuple[XLMRobertaForSequenceClassification, Made, float]:
     """Make a random teacher, and cut a student from it; give the seconds of ranking, too."""
     torch.manual_seed(0)
@@ -132,8 +141,8 @@ def count(way: tuple[str, str, bool]) -> float:
 
 def timed_once(tokens: int, shape: str, directions: str, *, merge: bool) -> dict[str, float]:
     """Refit once, and time its parts."""
-    (teacher, made, ranking), sample = models(shape, merge=merge), text(tokens)
-    before, solving = size_now(), [0.0]
+    before, sample, solving = size_now(), text(tokens), [0.0]
+    teacher, made, ranking = models(shape, merge=merge)
     settle = Place.settle
 
     def timed(place: Place, *rest: object) -> object:
@@ -157,7 +166,7 @@ def timed_once(tokens: int, shape: str, directions: str, *, merge: bool) -> dict
         "pass": passes,
         "solves": solving[0],
         "in passes": (whole - solving[0]) / passes,
-        "memory": highest - before,
+        "memory": highest - before - sum(held(one) for one in (teacher, made.model)),
     }
 
 

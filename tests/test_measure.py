@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from headstart import measure as measuring
 from headstart.checkpoint import load_encoder, save_model
 from headstart.encode import collate, unit_logits
 from headstart.errors import HeadstartError
@@ -69,7 +70,7 @@ def test_rules_share_a_forward_pass(variant: str) -> None:
     apart = {rule: measure(model, sample, [rule])[rule] for rule in MEASURED}
     model.register_forward_hook(lambda *_: passes.append(1))
     together = measure(model, sample, MEASURED)
-    assert len(passes) == len(sample.batches)
+    assert len(passes) == measuring.PARTS * len(sample.batches)
     for rule, scores in apart.items():
         for size, found in scores.items():
             assert (together[rule][size] == found).all()
@@ -86,6 +87,39 @@ def activations(model: PreTrainedModel, sample: Sample, module: nn.Module) -> li
         hook.remove()
         rows[int(sample.encoded.language_ids[i])].append(seen[0][0])
     return [torch.cat(part) for part in rows]
+
+
+@pytest.mark.parametrize("head", ["classification", "tagging"])
+def test_parts_of_a_batch_give_what_it_gives_whole(
+    head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, sample = tiny_model("bert", head).double(), two_languages(head=head)
+    found: list[Measured] = []
+    for parts in (1, 2, 9):  # more than a batch has texts, too
+        monkeypatch.setattr(measuring, "PARTS", parts)
+        found.append(measure(model, sample, MEASURED, seed=3))
+    for rule, sizes in found[0].items():
+        for size, scores in sizes.items():
+            for other in found[1:]:
+                assert other[rule][size] == pytest.approx(scores, rel=1e-9)
+
+
+def test_measuring_leaves_what_learns_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("bert")
+    model.bert.embeddings.requires_grad_(False)
+    learns = {name: p.requires_grad for name, p in model.named_parameters()}
+    kept: list[int] = []
+    step = torch.Tensor.backward
+
+    def watch(loss: Tensor) -> None:
+        kept.append(sum(p.requires_grad for p in model.parameters()))
+        step(loss)
+
+    monkeypatch.setattr(torch.Tensor, "backward", watch)
+    measure(model, two_languages(), ["taylor"])
+    assert set(kept) == {0}  # nothing is kept for weights' gradients
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == learns
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_activation_is_the_mean_over_tokens_then_languages() -> None:

@@ -7,11 +7,12 @@ one, too. Languages count alike.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.assembly import prefix_of
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from headstart.encode import Batch
     from headstart.rules import Measured, Scores
     from headstart.walk import Read, Sample
+
+
+PARTS = 2  # of a batch: a backward pass keeps what a forward one need not
 
 
 class Totals:
@@ -95,15 +99,16 @@ def measure(
             way_out="choose rule activation or magnitude",
         )
     rng = torch.Generator().manual_seed(seed)
+    meter = _Meter(teacher, sample)
     with (
         track("ranking heads and neurons", len(sample.batches), "batches") as advance,
-        _sloping(teacher),
+        _sloping(meter.walk),
     ):
-        meter = _Meter(teacher, sample)
         for index in sample.batches:
-            batch = collate(sample.encoded, index, device=teacher.device)
-            languages = torch.from_numpy(sample.encoded.language_ids[index])
-            meter.see(batch, languages, rules, rng)
+            for part in np.array_split(index, min(PARTS, len(index))):
+                batch = collate(sample.encoded, part, device=teacher.device)
+                languages = torch.from_numpy(sample.encoded.language_ids[part])
+                meter.see(batch, languages, rules, rng)
             advance(1)
     made: dict[str, dict[str, Scores]] = {}
     if "activation" in rules:
@@ -128,17 +133,26 @@ def why_no_labels(model: PreTrainedModel) -> str | None:
 
 
 @contextmanager
-def _sloping(model: PreTrainedModel) -> Generator[None]:
-    """Let gradients flow through a model that may be frozen, and freeze it again."""
-    frozen = [p for p in model.parameters() if not p.requires_grad]
+def _sloping(walk: Walk) -> Generator[None]:
+    """Let gradients flow from a model's first layer on, and to no weight.
+
+    What weights' gradients would need is not kept then: a third of the memory.
+    """
+    learning = [p for p in walk.model.parameters() if p.requires_grad]
+
+    def begin(_block: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0].detach().requires_grad_(torch.is_grad_enabled()), *args[1:])
+
     with torch.inference_mode(mode=False):
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+        hook = walk.blocks[0].register_forward_pre_hook(begin)
+        for parameter in learning:
+            parameter.requires_grad_(False)
         try:
             yield
         finally:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
+            hook.remove()
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
 
 class _Meter:
@@ -195,13 +209,16 @@ class _Meter:
             )
         drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=rng)[:, 0]
         loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
-        taps = [
-            (size, layer, tap) for size in self.vital for layer, tap in enumerate(self.taps[size])
-        ]
-        slopes = torch.autograd.grad(loss, [found[tap][0] for _, _, tap in taps])
-        for (size, layer, tap), slope in zip(taps, slopes, strict=True):
-            effect = (found[tap][0].detach() * slope).sum(1)  # padding has no slope
-            self.vital[size].add(layer, self._units(size, effect).sum(-1) ** 2, languages)
+        for size in self.vital:
+            for layer, tap in enumerate(self.taps[size]):
+                what = found[tap][0]
+                what.register_hook(partial(self._drop, size, layer, what.detach(), languages))
+        loss.backward()
+
+    def _drop(self, size: str, layer: int, what: Tensor, languages: Tensor, slope: Tensor) -> None:
+        """Add the effect of switching a layer's units off, once their slope is known."""
+        effect = (what * slope).sum(1)  # padding has no slope
+        self.vital[size].add(layer, self._units(size, effect).sum(-1) ** 2, languages)
 
     def _units(self, size: str, rows: Tensor) -> Tensor:
         """Give each unit its channels: (rows, units, channels of one)."""
