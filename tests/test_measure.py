@@ -175,7 +175,7 @@ def test_languages_count_alike(rule: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         torch, "multinomial", lambda p, _n, **_: torch.zeros(len(p), 1, dtype=torch.int64)
     )
-    model = tiny_model("bert")
+    model = tiny_model("bert").double()
     once, often = (measure(model, two_languages(more=n), [rule])[rule] for n in (0, 3))
     for size in ("heads", "ffn"):
         assert often[size] == pytest.approx(once[size], rel=1e-4)
