@@ -7,10 +7,11 @@ fp32. The step as it is: batches by length, the rows of the table that occur, no
 AdamW, transformers' sdpa attention, gradients freed, the last layer for its first piece alone
 (where texts stand in one long row, it is whole: hold those against "the whole last layer"). In "the
 teacher at each step" one of 12 x 768 answers each batch, and its answers are not kept. All ways
-take the same batches in turn; a round is an epoch, and what is printed is the median over
-rounds of a way's seconds over those of the step as it is. The limit is the products that a way
-makes of the student's matrices on real pieces, forward and backward, at the rate of bare products.
-At the end, where the time of the step as it is goes, by operation.
+take the same batches in turn, but "batches at random", which pads as many texts to their longest; a
+round is an epoch, and what is printed is the median over rounds of a way's seconds over those of
+the step as it is. The limit is the products that a way makes of the student's matrices on real
+pieces, forward and backward, at the rate of bare products. At the end, where the time of the step
+as it is goes, by operation.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 Model = BertForSequenceClassification
 LABELS, OPERATIONS = 60, 12
+RANDOM = "batches at random"
 
 
 def padded(model: Model, text: Encoded, index: np.ndarray) -> Tensor:
@@ -102,6 +104,7 @@ class Way:
     forward: Callable[[Model, Encoded, np.ndarray], Tensor]
     kept: bool  # gradients are zeroed, not freed
     whole: bool  # the last layer is worked out for all pieces
+    own: list[np.ndarray] | None = None  # its batches, where they are not those of all
 
     @property
     def matrices(self) -> int:
@@ -115,7 +118,7 @@ class Way:
     def epoch(self, text: Encoded, batches: list[np.ndarray], wanted: Tensor) -> float:
         """Take a step on each batch; return seconds."""
         start = time.perf_counter()
-        for index in batches:
+        for index in self.own or batches:
             loss = (self.forward(self.model, text, index) - wanted[index]).square().sum(-1).mean()
             self.optimizer.zero_grad(set_to_none=not self.kept)
             loss.backward()
@@ -162,6 +165,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "the step as it is": {},
     "the whole last layer": {"whole": True},
     "the teacher at each step": {"forward": asking},
+    RANDOM: {},
     "dropout": {"dropout": 0.1},
     "the whole table": {"word_embeddings": "train"},
     "AdamW, foreach": {"optimizer": "foreach"},
@@ -189,9 +193,11 @@ def main() -> None:
     text = texts(40).splits["train"]
     tokens = round(given.batch * float(text.lengths.mean()))
     batches = pack(text.lengths, np.random.default_rng(0).permutation(len(text)), tokens=tokens)
+    order = np.random.default_rng(1).permutation(len(text))
     wanted = torch.randn(len(text), LABELS)
     with ExitStack() as stack:
         ways = {name: way(stack, text, given.pieces, **some) for name, some in WAYS.items()}
+        ways[RANDOM].own = np.array_split(order, len(batches))
         warm(ways, text, batches, wanted)
         rounds = [
             {name: one.epoch(text, batches, wanted) for name, one in ways.items()}

@@ -110,7 +110,8 @@ def score(languages: int) -> float:
 def make(arms: int) -> float:
     """Time a study of tiny students, two steps each, the teacher included."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = world(Path(folder) / "world", seeds=list(range(arms)))
+        made = {f"arm-{i}": {"train.weight_decay": 0.01 * i} for i in range(arms)}
+        recipe = world(Path(folder) / "world", arms=made)
         recipe = load_recipe(recipe, ["train.max_steps=2", "train.learning_rate=0.001"])
         start = time.perf_counter()
         study(recipe, Path(folder) / "out")
@@ -126,7 +127,7 @@ AXES = (
          lambda n: step(6, 384, 1000 * n, "train")),
     Axis("examples, 12 x 384", "a teacher pass", (250, 500, 1000, 2000), ask),
     Axis("languages x 500 answers", "scores", (5, 10, 20, 50), score),
-    Axis("tiny runs", "a study", (2, 4, 8, 16), make),
+    Axis("arms", "a study of tiny runs", (2, 4, 8, 16), make),
 )  # fmt: skip
 
 
