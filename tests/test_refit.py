@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import re
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from headstart import sides
 from headstart.checkpoint import load_encoder, save_model, weights_fingerprint
@@ -19,6 +21,7 @@ from headstart.encode import Encoded, collate
 from headstart.errors import HeadstartError
 from headstart.families import FAMILIES
 from headstart.flow import Rescale, Solve, Tap, into, out_of
+from headstart.places import Place
 from headstart.recipe import Refit
 from headstart.refit import refit
 from headstart.ridge import Sums, best_change
@@ -357,6 +360,38 @@ def test_what_stays_on_an_accelerator_is_what_a_file_gives(monkeypatch: pytest.M
 
 
 Keep = Callable[[Side, str, Sequence[str], Scratch], None]
+
+
+def law_memory_does_not_grow_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each step's batches were read, ten times the text has left no more tensors behind."""
+    found: list[int] = []
+    settle = Place.settle
+
+    def counting(place: Place, *rest: Any) -> Fitted:
+        tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, nn.Parameter)]
+        storages = {one.untyped_storage().data_ptr(): one.untyped_storage() for one in tensors}
+        found[-1] = max(found[-1], sum(one.nbytes() for one in storages.values()))
+        return settle(place, *rest)
+
+    monkeypatch.setattr(Place, "settle", counting)
+    for examples in (48, 480):
+        student, made = small("bert")
+        batches = np.split(np.arange(examples), examples // 8)
+        seen = Sample(text(examples=examples), batches[2:], batches[:2])
+        gc.collect()
+        found.append(0)
+        refit(made.model, student, made.selection, seen)
+    assert found[1] < found[0] + 100_000, found
+
+
+def test_memory_does_not_grow_with_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    law_memory_does_not_grow_with_the_text(monkeypatch)
+
+
+def test_the_law_of_memory_has_teeth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides, "has_room", lambda _: True)  # activations are held
+    with pytest.raises(AssertionError):
+        law_memory_does_not_grow_with_the_text(monkeypatch)
 
 
 def law_what_is_kept_is_what_would_be_computed(variant: str, keep: Keep = Side.keep) -> None:
