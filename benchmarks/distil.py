@@ -289,8 +289,9 @@ def main() -> None:
             "bf16: Trainer": partial(trainer, tokens=None, bf16=True),
             "bf16: Trainer, our batches": partial(trainer, tokens=tokens, bf16=True),
         }
-    if given.only:
-        sides = {name: side for name, side in sides.items() if name in ("headstart", *given.only)}
+    if unknown := [name for name in given.only or () if name not in sides]:
+        parser.error(f"--only {unknown[0]!r}: choose from {', '.join(sides)}")
+    sides = {name: sides[name] for name in ("headstart", *(given.only or [*sides][1:]))}
     teacher, student = (model.to(given.device) for model in models(given.pieces))
     ours(text, teacher, copy.deepcopy(student), embeddings="rows", tokens=tokens, dropout="auto")
     inner = sum(p.numel() for p in student.bert.encoder.parameters() if p.dim() > 1)

@@ -1,4 +1,4 @@
-"""What a refit costs, beside two passes of the teacher over the same text, and its memory.
+"""What a refit costs, beside a pass of the teacher over the same text, and its memory.
 
     python benchmarks/refit.py [TOKENS ...]
     python benchmarks/refit.py --count    # products, which other work cannot move
@@ -46,8 +46,10 @@ SHAPES = {
 }
 WAYS = (  # student, directions, whether layers are merged
     ("6 x 384", "principal", True),
+    ("6 x 384", "principal", False),
     ("6 x 384", "kept", False),
     ("6 x 768", "kept", True),
+    ("6 x 768", "kept", False),
     ("3 x 768", "kept", True),
     ("12 x 384", "principal", True),
 )
@@ -75,7 +77,7 @@ def text(tokens: int, batch: int = BATCH_TOKENS) -> Sample:
 
 def peak() -> float:
     """Give this process' largest resident size so far, ranking included, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def size_now() -> float:

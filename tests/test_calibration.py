@@ -10,11 +10,13 @@ import pytest
 
 from headstart import calibration
 from headstart.calibration import Unlabelled, all_texts, languages_of, sample_texts, unlabelled
+from headstart.checkup import check
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.groundwork import check_texts, drawn, pools_of, samples_for
 from headstart.loading import apply
 from headstart.recipe import Data
+from headstart.run import run_signature
 from headstart.texts import bytes_of_text, folder_texts
 from tiny import tiny_tokenizer
 from world import world, write_tagged, write_texts
@@ -178,15 +180,18 @@ def law_what_is_looked_at_for_what(tmp_path: Path, own: str | None, *, rows: set
     )
     corpus = load_corpus(recipe.data, recipe.task)
     more = Unlabelled({"aa": ["loud rain"] * 400, "bb": ["loud rain"] * 400})
-    samples = samples_for(recipe, pools_of(recipe, corpus, more), tiny_tokenizer())
+    theirs = unlabelled(corpus, recipe.init.refit_text)
+    samples = samples_for(recipe, pools_of(recipe, corpus, more, theirs), tiny_tokenizer())
     pieces = {
         name: {tuple(ids) for ids in np.split(one.encoded.ids, one.encoded.starts[1:-1])}
         for name, one in samples.items()
     }
     every = [*corpus.splits["train"]["text"].to_pylist(), "loud rain", "wake me"]
     found = {tuple(tiny_tokenizer()(text)["input_ids"]): text for text in every}
-    kinds = {k: {found[one] for one in those} & {*every[-2:]} for k, those in pieces.items()}
+    read = {k: {found[one] for one in those} for k, those in pieces.items()}
+    kinds = {k: those & {"loud rain", "wake me"} for k, those in read.items()}
     assert kinds == {"refit": rows, "general": {"loud rain"}, "measure": set()}
+    assert (read["refit"] == rows) is bool(own)  # no training row
 
 
 def test_general_distillation_reads_text_of_any_kind(tmp_path: Path) -> None:
@@ -200,9 +205,27 @@ def test_refit_reads_a_folder_of_its_own_and_nothing_else(tmp_path: Path) -> Non
 
 
 def test_a_folder_for_refit_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    recipe = apply(world(tmp_path), {"init.refit": {"text": str(tmp_path / "none")}})
-    with pytest.raises(HeadstartError, match=r"no folder (.|\n)*init\.refit\.text"):
-        check_texts(recipe, str(recipe.teacher.base))
+    asked = {"init.refit": {"text": str(tmp_path / "none")}, "data.max_length": 40}
+    recipe = apply(world(tmp_path), asked)
+    for reads in (
+        lambda: check_texts(recipe, str(recipe.teacher.base)),
+        lambda: run_signature(recipe, tmp_path),
+        lambda: check(recipe),
+    ):
+        with pytest.raises(HeadstartError, match=r"no folder (.|\n)*init\.refit\.text"):
+            reads()
+
+
+def test_text_that_nothing_reads_need_not_be_there(tmp_path: Path) -> None:
+    own = write_unlabelled(tmp_path / "own", "aa", ["wake me"] * 400)
+    asked = {"init.refit": {"text": str(own), "tokens": 300}, "init.merge": False}
+    unread = {"data.text": str(tmp_path / "none"), "data.max_length": 40}
+    recipe = apply(world(tmp_path), {**asked, **unread})
+    (told,) = check_texts(recipe, str(recipe.teacher.base))
+    assert "none in bb, cc: put a file of it into init.refit.text" in told
+    long = apply(recipe, {"data.max_length": 1000})
+    with pytest.raises(HeadstartError, match="has 48 positions"):
+        check_texts(long, str(recipe.teacher.base))
 
 
 def test_a_part_judges_and_is_not_fitted_to() -> None:

@@ -43,7 +43,7 @@ def sampled(recipe: Recipe, out: Path) -> Sample:
     """Draw what the recipe's general distillation reads."""
     teacher = open_teacher(recipe, out, open_accelerator(None, out))
     text = open_text(recipe.data, recipe.task, teacher.tokenizer)
-    pools = pools_of(recipe, text.corpus, Unlabelled({}))
+    pools = pools_of(recipe, text.corpus, Unlabelled({}), Unlabelled({}))
     return samples_for(recipe, pools, teacher.tokenizer)["general"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -104,22 +105,26 @@ def test_parts_of_a_batch_give_what_it_gives_whole(
                 assert other[rule][size] == pytest.approx(scores, rel=1e-9)
 
 
-def test_measuring_leaves_what_learns_and_what_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("breaks", [False, True])
+def test_measuring_leaves_a_model_as_it_was(breaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("bert")
     model.bert.embeddings.requires_grad_(False)
     learns = {name: p.requires_grad for name, p in model.named_parameters()}
     kept: list[int] = []
-    step = torch.Tensor.backward
+    grad = torch.autograd.grad
 
-    def watch(loss: Tensor) -> None:
+    def watch(*what: object) -> object:
         kept.append(sum(p.requires_grad for p in model.parameters()))
-        step(loss)
+        if breaks:
+            raise RuntimeError
+        return grad(*what)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(torch.Tensor, "backward", watch)
-    measure(model, two_languages(), ["taylor"])
+    monkeypatch.setattr(torch.autograd, "grad", watch)
+    with pytest.raises(RuntimeError) if breaks else nullcontext():
+        measure(model, two_languages(), ["taylor"])
     assert set(kept) == {0}  # nothing is kept for weights' gradients
     assert {name: p.requires_grad for name, p in model.named_parameters()} == learns
-    assert all(p.grad is None for p in model.parameters())
+    assert not model.bert.encoder.layer[0]._forward_pre_hooks
 
 
 def test_activation_is_the_mean_over_tokens_then_languages() -> None:

@@ -451,7 +451,8 @@ def test_the_signature_sees_unlabelled_text_that_is_read(
 
 def test_refits_own_text_decides_by_what_it_says_not_by_where_it_lies(tmp_path: Path) -> None:
     unranked = {"merge": False}  # nothing else looks at text
-    recipe = world(tmp_path / "world", train={"max_steps": 0, "batch_tokens": 128}, init=unranked)
+    train = {"max_steps": 0, "batch_tokens": 128}
+    recipe = apply(world(tmp_path / "world", train=train, init=unranked), {"data.max_length": 40})
     folders = [
         more_text(tmp_path / name, rows=rows) for name, rows in (("a", 40), ("b", 40), ("c", 39))
     ]

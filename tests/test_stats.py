@@ -77,17 +77,17 @@ def four_ways(rng: np.random.Generator) -> Ways:
 WORTH = {"scratch-labels": 0.0, "scratch-mse": 0.2, "copy-labels": 0.3, "copy-mse": 0.7}
 
 
-def credits(scores: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+def shares_of(scores: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     points = [(False, False), (False, True), (True, False), (True, True)]
     return shapley({p: s.mean(0) for p, s in zip(points, scores, strict=True)})
 
 
 def credit(*scores: np.ndarray) -> np.ndarray:
-    return credits(scores)[0]
+    return shares_of(scores)[0]
 
 
 def distilled(*scores: np.ndarray) -> np.ndarray:
-    return credits(scores)[1]
+    return shares_of(scores)[1]
 
 
 def gained(first: np.ndarray, last: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from headstart import checkpoint
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError, combine
 from headstart.forecast import describe, estimate, rated
-from headstart.groundwork import check_texts, drawn
+from headstart.groundwork import REFIT_TEXT, check_texts, drawn
 from headstart.labels import lacking
 from headstart.loading import expand
 from headstart.pieces import load_tokenizer
@@ -76,7 +76,7 @@ def check(recipe: Recipe) -> Checked:
             at = found.get(key) or found.setdefault(key, _find(one, place, faults))
             is_first = one.seed in recipe.seeds[:1] or not recipe.seeds  # chooses the rate
             at.runs.append(rated(one) if searches(one.train) and not is_first else one)
-            asked = (*drawn(one).items(), one.init.refit and one.init.refit.text)
+            asked = (*drawn(one).items(), one.init.refit_text)
             if at.text and at.named and asked not in at.drawn:  # a seed draws as much as another
                 at.drawn.add(asked)
                 told = _try(partial(check_texts, one, at.named), faults)
@@ -110,8 +110,9 @@ def _find(one: Recipe, place: Path, faults: list[HeadstartError]) -> Found:
     """Open what a run reads."""
     task, given = one.task, one.teacher.model
     corpus = _try(lambda: load_corpus(one.data, task), faults)
-    if one.data.text is not None:
-        _try(partial(check_folder, one.data.text), faults)
+    for folder, key in ((one.data.text, "data.text"), (one.init.refit_text, REFIT_TEXT)):
+        if folder is not None:
+            _try(partial(check_folder, folder, key), faults)
     labels = corpus.labels if corpus else one.data.labels
     named, teacher = given or _try(lambda: base_of(one, place, hollow=True), faults), None
     if given:

@@ -70,7 +70,7 @@ def seconds_for(
     init, general = recipe.init, recipe.init.general
     read = min(init.measure_tokens, _there(recipe, text, init.measure_languages))
     refitted = _to_refit(recipe, text, init.refit) if init.refit else 0.0
-    passes = 3 if "taylor" in measured_rules(recipe) else 1
+    passes = 2 if "taylor" in measured_rules(recipe) else 1
     learned = FILLED * general.steps * general.batch_tokens if general else 0.0
     judged = JUDGED * general.judge_tokens if general else 0.0
     step = _step(recipe.train, whole[0], student)

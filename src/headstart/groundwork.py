@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from headstart.student import Made
     from headstart.walk import Sample
 
-    Prints = Callable[[Data, str, bool], Mapping[str, str]]
+    Prints = Callable[[Data, str, bool, Path | None], Mapping[str, str]]
 
 
 REFIT_TEXT = "init.refit.text"
@@ -66,28 +66,42 @@ def reads_text(recipe: Recipe) -> bool:
     return learns or refits or general is not None or bool(measured_rules(recipe))
 
 
-def text_fingerprints(data: Data, task: str, more: bool) -> dict[str, str]:
-    """Hash what there is to read: the corpus, and where `more` is said the unlabelled text."""
+def text_fingerprints(data: Data, task: str, more: bool, own: Path | None) -> dict[str, str]:
+    """Hash what there is to read.
+
+    Args:
+        data: Names the corpus, and unlabelled text.
+        task: classification or tagging.
+        more: Whether the unlabelled text is read.
+        own: The folder that refit alone reads.
+
+    Raises:
+        HeadstartError: Text is not there, or at fault.
+    """
     corpus = load_corpus(data, task)
     found = {"data": corpus.fingerprint}
-    return {**found, "text": unlabelled(corpus, data.text).fingerprint()} if more else found
+    if more:
+        found["text"] = unlabelled(corpus, data.text).fingerprint()
+    if own is not None:
+        found["refit"] = unlabelled(corpus, own, REFIT_TEXT).fingerprint()
+    return found
 
 
-def pools_of(recipe: Recipe, corpus: Corpus, more: Unlabelled) -> dict[str, Pools]:
+def pools_of(recipe: Recipe, corpus: Corpus, more: Unlabelled, own: Unlabelled) -> dict[str, Pools]:
     """Say what may be looked at for each purpose of `drawn`.
 
     Args:
-        recipe: May name a folder for refit alone.
+        recipe: Says whether refit has text of its own.
         corpus: Its training rows come first, but not where text is to be general.
         more: The texts of `data.text`.
+        own: Those of `init.refit.text`.
 
-    Raises:
-        HeadstartError: Refit's folder is not there, or has none of the languages.
+    Returns:
+        Under each purpose, texts by language, pool by pool.
     """
     texts = all_texts(corpus, more)
-    own = recipe.init.refit and recipe.init.refit.text
-    refit = [unlabelled(corpus, own, REFIT_TEXT).texts] if own else texts
-    return {"refit": refit, "general": together(texts), "measure": texts}
+    pools = {"refit": [own.texts] if recipe.init.refit_text else texts, "measure": texts}
+    return {**pools, "general": together(texts)} if recipe.init.general else pools
 
 
 def drawn(recipe: Recipe) -> dict[str, tuple[int, tuple[str, ...] | None]]:
@@ -119,9 +133,12 @@ def check_texts(recipe: Recipe, named: str) -> list[str]:
     if not (drawn(recipe) or reads_text(recipe)):
         return []
     corpus = narrowed(load_corpus(recipe.data, recipe.task), recipe.train.languages)
-    pools = pools_of(recipe, corpus, unlabelled(corpus, recipe.data.text))
+    folder = recipe.data.text if reads_text(recipe) else None
+    own = recipe.init.refit_text
+    more = unlabelled(corpus, folder), unlabelled(corpus, own, REFIT_TEXT)
+    pools = pools_of(recipe, corpus, *more)
     samples = samples_for(recipe, pools, load_tokenizer(named))
-    if recipe.data.text is not None:
+    if folder is not None or own is not None:
         checkpoint.check_length(read_config(named).to_dict(), recipe.data.max_length)
     every = (*corpus.languages, *corpus.zero_shot)
     missing = {k: [one for one in every if one not in languages_of(pools[k])] for k in samples}
@@ -136,8 +153,7 @@ def _key(purpose: str) -> str:
 def _told(recipe: Recipe, purpose: str, sample: Sample, missing: list[str]) -> str:
     """Say how much of the text that is asked for is there."""
     tokens, languages = drawn(recipe)[purpose]
-    own = purpose == "refit" and recipe.init.refit and recipe.init.refit.text
-    folder = REFIT_TEXT if own else "data.text"
+    folder = REFIT_TEXT if purpose == "refit" and recipe.init.refit_text else "data.text"
     found = sum(int(sample.encoded.lengths[index].sum()) for index in sample.batches)
     without = [] if languages else missing
     none = f"; none in {', '.join(without)}: put a file of it into {folder}" if without else ""

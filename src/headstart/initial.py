@@ -20,6 +20,7 @@ from headstart.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 Some = Annotated[Words, Field(min_length=1)]
 Source = Literal["teacher", "base", "scratch", "permuted"]
@@ -63,7 +64,8 @@ class Refit(Part):
     tokens: Count = 50_000
     """How much text is looked at, in all languages together: training rows, then `data.text`."""
     text: Place | None = None
-    """A folder, a file a language, that is looked at instead: no training row, no `data.text`."""
+    """A folder, a file a language, that is looked at instead: no training row, no `data.text`. It
+    adds no pieces to the packaged base."""
     languages: Some | None = None
     """Those whose text is looked at; None takes all, zero-shot ones included."""
     ridge: Positive | Literal["auto"] = "auto"
@@ -116,6 +118,11 @@ class Init(Part):
     """How the copied weights are repaired; None leaves them as they are."""
     general: General | None = None
     """General distillation of teacher.base before the task; None does without."""
+
+    @property
+    def refit_text(self) -> Path | None:
+        """The folder that refit alone reads, if one is named."""
+        return self.refit and self.refit.text
 
     @property
     def rules(self) -> dict[str, str | tuple[int, ...] | bool]:

@@ -223,8 +223,7 @@ def _point_faults(recipe: Recipe) -> list[HeadstartError]:
         names.append(name)
         try:
             one = _one_run(recipe, settings, name, recipe.seed)
-            own = one.init.refit and one.init.refit.text
-            key = (signature(one), one.data.folder, one.data.text, own)
+            key = (signature(one), one.data.folder, one.data.text, one.init.refit_text)
             made.setdefault(key, []).append(name)
         except HeadstartError as fault:
             where = f"arms or grid, run {name}: {fault.where}" if name else fault.where

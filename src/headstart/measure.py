@@ -7,7 +7,6 @@ one, too. Languages count alike.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,7 +135,7 @@ def why_no_labels(model: PreTrainedModel) -> str | None:
 def _sloping(walk: Walk) -> Generator[None]:
     """Let gradients flow from a model's first layer on, and to no weight.
 
-    What weights' gradients would need is not kept then: a third of the memory.
+    What weights' gradients would need is not kept then.
     """
     learning = [p for p in walk.model.parameters() if p.requires_grad]
 
@@ -145,9 +144,9 @@ def _sloping(walk: Walk) -> Generator[None]:
 
     with torch.inference_mode(mode=False):
         hook = walk.blocks[0].register_forward_pre_hook(begin)
-        for parameter in learning:
-            parameter.requires_grad_(False)
         try:
+            for parameter in learning:
+                parameter.requires_grad_(False)
             yield
         finally:
             hook.remove()
@@ -209,16 +208,13 @@ class _Meter:
             )
         drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=rng)[:, 0]
         loss = F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
-        for size in self.vital:
-            for layer, tap in enumerate(self.taps[size]):
-                what = found[tap][0]
-                what.register_hook(partial(self._drop, size, layer, what.detach(), languages))
-        loss.backward()
-
-    def _drop(self, size: str, layer: int, what: Tensor, languages: Tensor, slope: Tensor) -> None:
-        """Add the effect of switching a layer's units off, once their slope is known."""
-        effect = (what * slope).sum(1)  # padding has no slope
-        self.vital[size].add(layer, self._units(size, effect).sum(-1) ** 2, languages)
+        taps = [
+            (size, layer, tap) for size in self.vital for layer, tap in enumerate(self.taps[size])
+        ]
+        slopes = torch.autograd.grad(loss, [found[tap][0] for _, _, tap in taps])
+        for (size, layer, tap), slope in zip(taps, slopes, strict=True):
+            effect = (found[tap][0].detach() * slope).sum(1)  # padding has no slope
+            self.vital[size].add(layer, self._units(size, effect).sum(-1) ** 2, languages)
 
     def _units(self, size: str, rows: Tensor) -> Tensor:
         """Give each unit its channels: (rows, units, channels of one)."""

@@ -61,7 +61,7 @@ class Record:
         marks: What makes the run unfit to compare with: nan, one-class, below-majority.
         costs: Seconds of the stages, tokens, flops, peak_memory_bytes.
         shape: Sizes under teacher and student.
-        versions: Of Python and libraries.
+        versions: Of Python, libraries, and results.
         fingerprints: SHA-256 of data and weights.
         hardware: The processor, how many cores, and the accelerator if one was used.
         commit: Of the code, where it is known.

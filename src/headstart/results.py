@@ -60,8 +60,8 @@ class Trained:
 
     model: PreTrainedModel
     selection: Selection
-    text: str  # fingerprint of the unlabelled text that was read, or empty
-    left_out: int  # texts of it that stand in dev or test too
+    text: Mapping[str, str]  # fingerprints of the unlabelled texts that were read
+    left_out: int  # texts of them that stand in dev or test too
     fitted: tuple[Fitted, ...]  # what refit did to each map and norm
     general: tuple[Mapping[str, float], ...]  # how general distillation went
     step0: dict[str, dict[str, float]]  # dev scores before the first step
@@ -146,11 +146,11 @@ def record_of(
             "peak_memory_bytes": machine.peak_memory(),
         },
         shape=sizes,
-        versions={**machine.versions(), "results": str(RESULT_VERSION)},
+        versions={**machine.versions(), "result version": str(RESULT_VERSION)},
         fingerprints={
             "data": corpus.fingerprint,
             "teacher": teacher.weights,
-            **({"text": trained.text} if trained.text else {}),
+            **trained.text,
         },
         hardware=machine.hardware(_name_of(trained.model.device)),
         commit=machine.commit(),

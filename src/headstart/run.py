@@ -17,7 +17,13 @@ from headstart.evaluate import cross_entropy, predict, score_languages
 from headstart.features import Features
 from headstart.folders import settle
 from headstart.forecast import describe, how_long
-from headstart.groundwork import check_texts, pools_of, reads_text, text_fingerprints
+from headstart.groundwork import (
+    REFIT_TEXT,
+    check_texts,
+    pools_of,
+    reads_text,
+    text_fingerprints,
+)
 from headstart.loading import expand, load_recipe, signature
 from headstart.objectives import needs_features, needs_teacher
 from headstart.prepare import open_accelerator
@@ -139,17 +145,15 @@ def run_signature(
         rate_of: The signature of the run whose learning rate it takes.
         read: Hashes text; a study's remembers what it has read.
     """
-    extra = {**read(recipe.data, recipe.task, reads_text(recipe))}
-    if own := recipe.init.refit and recipe.init.refit.text:
-        data = recipe.data.model_copy(update={"text": own})
-        extra["refit"] = read(data, recipe.task, True)["text"]
+    own = recipe.init.refit_text
+    extra = {**read(recipe.data, recipe.task, reads_text(recipe), own)}
     if rate_of is not None:
         extra["rate"] = rate_of
     base = base_of(recipe, shared)
     if recipe.teacher.model is not None:
         extra["teacher"] = fingerprint_of(recipe.teacher.model)
     else:
-        extra["taught"] = read(teacher_data(recipe), recipe.task, False)["data"]
+        extra["taught"] = read(teacher_data(recipe), recipe.task, False, None)["data"]
     if base is not None and (recipe.teacher.model is None or recipe.reads_base):
         extra["base"] = fingerprint_of(base)
     if base is not None and "base" not in extra:
@@ -183,7 +187,8 @@ def _work(session: Session, key: str) -> Record:
         count = recipe.data.text_per_language
         text = add_unlabelled(text, more, teacher.tokenizer, count, seed=recipe.seed)
     answers = _answers(session, teacher, text)
-    trained = _train(session, teacher, text, answers, more)
+    own = unlabelled(text.corpus, recipe.init.refit_text, REFIT_TEXT)
+    trained = _train(session, teacher, text, answers, (more, own))
     began = time.perf_counter()
     logits = {n: predict(trained.model, text.splits[n], accelerator) for n in ("dev", "test")}
     session.costs.eval_seconds = time.perf_counter() - began
@@ -235,11 +240,11 @@ def _train(
     teacher: Teacher,
     text: Text,
     answers: Mapping[str, NDArray[np.float32]],
-    more: Unlabelled,
+    read: tuple[Unlabelled, Unlabelled],
 ) -> Trained:
     """Make the student, judge it untrained, and train it."""
     recipe, accelerator = session.recipe, session.accelerator
-    pools = pools_of(recipe, text.corpus, more)
+    pools = pools_of(recipe, text.corpus, *read)
     start = start_of(recipe, teacher, pools, session.shared / "starts", accelerator)
     model = start.model
     session.costs.init_seconds = start.init_seconds
@@ -263,8 +268,9 @@ def _train(
     progress, trials = learn(model, job, floor=text.floor, trials=session.trials)
     session.costs.trial_seconds = sum(trial.seconds for trial in trials)
     session.costs.train_seconds = progress.seconds
-    read = more.fingerprint() if more.texts else ""
+    prints = zip(("text", "refit text"), read, strict=True)
     return Trained(
-        model, start.selection, read, more.left_out, start.fitted, start.general_curve, step0,
+        model, start.selection, {name: one.fingerprint() for name, one in prints if one.texts},
+        sum(one.left_out for one in read), start.fitted, start.general_curve, step0,
         trials, progress, session.tried_by,
     )  # fmt: skip
