@@ -203,9 +203,9 @@ def test_text_is_read_once_for_all_runs(
     alone = [run_signature(one, out) for _, one in expand(many)]
     asked: list[int | None] = []
 
-    def read(data: Data, task: str, more: bool) -> Mapping[str, str]:
+    def read(data: Data, task: str, more: bool, own: Path | None) -> Mapping[str, str]:
         asked.append(data.examples_per_language)
-        return text_fingerprints(data, task, more)
+        return text_fingerprints(data, task, more, own)
 
     monkeypatch.setattr(sys.modules["headstart.study"], "text_fingerprints", read)
     assert [one.key for one in plan_runs(many, out)] == alone

@@ -98,7 +98,8 @@ def measure(
             way_out="choose rule activation or magnitude",
         )
     rng = torch.Generator().manual_seed(seed)
-    meter = _Meter(teacher, sample)
+    with torch.inference_mode(mode=False):  # its sums are to be added to
+        meter = _Meter(teacher, sample)
     with (
         track("ranking heads and neurons", len(sample.batches), "batches") as advance,
         _sloping(meter.walk),
