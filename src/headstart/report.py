@@ -76,7 +76,6 @@ def report(out: str | Path, insight: Insight | None = None) -> Path:
         remarks=all_remarks(table.columns),
         seeds=sorted({record.seed for column in table.columns for record in column.records}),
         out=out.resolve().name,
-        verb="study" if (out / "runs.json").exists() else "run",
         recipe=_recipe(out, insight),
         specs=_script(_specs(insight, kept)),
         bundle=Markup(_vega()),
@@ -140,13 +139,14 @@ def _made(insight: Insight) -> dict[str, list[str]]:
 def _recipe(out: Path, insight: Insight) -> dict[str, str]:
     """Read the resolved recipe of the study, or of its first run; empty where there is none.
 
-    `file` is its name, where it makes all that is shown.
+    `again` is the verb with its name, where it makes all that is shown.
     """
-    for path in (out / "study.yaml", place_of(out, insight.first) / "recipe.yaml"):
+    places = {"study": out / "study.yaml", "run": place_of(out, insight.first) / "recipe.yaml"}
+    for verb, path in places.items():
         if path.exists():
-            name = path.name if path.parent == out else ""
-            return {"file": name, "text": path.read_text(encoding="utf-8")}
-    return {"file": "", "text": ""}
+            again = f"{verb} {out.resolve().name}/{path.name}" if path.parent == out else ""
+            return {"again": again, "text": path.read_text(encoding="utf-8")}
+    return {"again": "", "text": ""}
 
 
 def _vega() -> str:
