@@ -75,6 +75,9 @@ def browser() -> Iterator[Browser]:
         made.close()
 
 
+KEPT = sorted(Path(__file__).parents[1].glob("docs/study/*/report.html"))
+
+
 def show(browser: Browser, page: Path, **how: Any) -> Shown:
     """Open a page; also return what it complained of, and what it asked for."""
     shown, said, asked = browser.new_page(**how), list[str](), list[str]()
@@ -95,14 +98,35 @@ def test_a_browser_shows_it_without_a_fault_or_request(
     page, said, asked = show(browser, out / "report.html", color_scheme=scheme, viewport=size)
     assert said == []
     assert asked == [(out / "report.html").as_uri()]
+    assert drawn(page) == 5
+    assert faults(page) == []
+    page.close()
+
+
+def drawn(page: Page) -> int:
+    """Count the charts, each of which must show something."""
     charts = page.locator(".chart")
-    assert charts.count() == 5
     for i in range(charts.count()):
         assert charts.nth(i).locator("svg").count() == 1
         assert charts.nth(i).locator("svg path").count() > 3
+    return charts.count()
+
+
+def faults(page: Page) -> list[tuple[str, str]]:
+    """List what a reader with a screen reader, or weak eyes, would stumble over."""
     found = Axe().run(page).response["violations"]
-    serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in SERIOUS]
-    assert serious == []
+    return [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in SERIOUS]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.parent.name)
+def test_a_browser_shows_each_page_that_is_kept(browser: Browser, kept: Path) -> None:
+    page, said, asked = show(browser, kept, viewport={"width": 390, "height": 800})
+    assert (said, asked) == ([], [kept.as_uri()])
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert drawn(page) >= 3
+    assert faults(page) == []
     page.close()
 
 
@@ -276,14 +300,13 @@ def test_it_is_one_small_file(out: Path) -> None:
 
 def test_the_pages_that_are_kept_are_of_today() -> None:
     """A page beside records has the look and the workings that `headstart report` gives."""
-    kept = sorted(Path(__file__).parents[1].glob("docs/study/*/report.html"))
     plain = files("headstart").joinpath("templates/report.html").read_text(encoding="utf-8")
     parts = [
         re.findall(f"<{name}>.*?</{name}>", plain, re.DOTALL)[-1] for name in ("style", "script")
     ]
     fixed = [parts[0], parts[1].partition("document.documentElement.dataset")[2]]
-    assert len(kept) > 5
-    for page in kept:
+    assert len(KEPT) > 5
+    for page in KEPT:
         made = (
             f"<code>headstart study {page.parent.name}/study.yaml OUT</code> makes the runs again"
         )
@@ -417,6 +440,18 @@ def test_a_grid_without_scratch_names_the_best(tmp_path: Path) -> None:
     (said,) = answer(look_into(folder))
     assert said.startswith("refitted-mse, the best on test of 2, keeps ")
     assert "this needs students from scratch" in report(folder).read_text(encoding="utf-8")
+
+
+@pytest.mark.browser
+def test_a_single_run_is_shown_too(browser: Browser, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a", {"only": Arm(0.9)}, seeds=(0,))
+    (run,) = (folder / "runs").iterdir()
+    page, said, asked = show(browser, report(run), viewport={"width": 390, "height": 800})
+    assert (said, len(asked)) == ([], 1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert drawn(page) == 3
+    assert faults(page) == []
+    page.close()
 
 
 def test_a_single_run_has_the_same_page_with_less_on_it(tmp_path: Path) -> None:
