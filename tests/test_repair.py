@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,14 +195,14 @@ def test_a_teacher_in_memory_needs_a_tokenizer() -> None:
 
 def test_another_teacher_is_refused(teacher: str) -> None:
     other = tiny_model("bert", layers=6)
-    with pytest.raises(HeadstartError, match="not a copy of this model"):
+    with pytest.raises(HeadstartError, match=r"the shape is 6 layers x 32, .* here 4 layers"):
         refit(student_from(other, layers=2), teacher, TEXTS)
 
 
 @pytest.mark.parametrize("source", ["scratch", "permuted"])
 def test_a_student_that_copies_nothing_is_refused(teacher: str, source: str) -> None:
     made = make_student(teacher, shape={"layers": 2}, source=source)
-    with pytest.raises(HeadstartError, match=f"the student is {source}"):
+    with pytest.raises(HeadstartError, match=f"no copy: its source is {source}"):
         refit(made.model, teacher, TEXTS)
 
 
@@ -224,10 +225,25 @@ def test_models_that_only_look_alike_are_refused(teacher: str) -> None:
         "family": tiny_model("roberta", max_position_embeddings=160),
         "pieces": tiny_model("bert", vocab_size=50, max_position_embeddings=160),
     }
-    for other in others.values():
+    others["head"] = tiny_model("bert", "tagging", max_position_embeddings=160)
+    told = {"pieces": "vocabulary"}
+    for name, other in others.items():
         student = student_from(teacher, layers=2)
-        with pytest.raises(HeadstartError, match="not a copy of this model"):
+        with pytest.raises(HeadstartError, match=f"of its teacher the {told.get(name, name)} is"):
             refit(student, other, TEXTS, tokenizer=tiny_tokenizer())
+
+
+def test_a_teacher_that_numbers_its_pieces_otherwise_is_refused(
+    teacher: str, student: str, text: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(teacher, tmp_path / "other")
+    place = tmp_path / "other" / "tokenizer.json"
+    tree = json.loads(place.read_text(encoding="utf-8"))
+    vocab = tree["model"]["vocab"]
+    vocab[-1], vocab[-2] = vocab[-2], vocab[-1]
+    place.write_text(json.dumps(tree), encoding="utf-8")
+    with pytest.raises(HeadstartError, match="its pieces are not the teacher's: 2 of"):
+        refit_folder(student, str(tmp_path / "other"), tmp_path / "out", text=text, asked=Refit())
 
 
 def test_a_bases_copy_keeps_its_head_whatever_stands_for_the_base(teacher: str) -> None:

@@ -99,7 +99,7 @@ def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> 
     """
     if tuple(wanted) == tuple(found):
         return
-    both = f"corpus {_shown(wanted)}, model {_shown(found)}"
+    both = f"corpus {shown(wanted)}, model {shown(found)}"
     if sorted(wanted) == sorted(found):
         raise HeadstartError(
             f"same labels, other order: {both}",
@@ -109,20 +109,31 @@ def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> 
     extra, lacking = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
     if not lacking:
         raise HeadstartError(
-            f"the model has labels that the corpus lacks: {_shown(extra)}",
+            f"the model has labels that the corpus lacks: {shown(extra)}",
             where=where,
             way_out=f"set data.labels to the model's: {_pasted(found)}",
         )
-    only = [f"only the {side} has {_shown(names)}" for side, names in
+    only = [f"only the {side} has {shown(names)}" for side, names in
             (("model", extra), ("corpus", lacking)) if names]  # fmt: skip
-    raise HeadstartError(
-        f"other labels: {both}; {', '.join(only)}",
-        where=where,
-        way_out="if these are the same classes, write their names into id2label and label2id of "
-        "its config.json, in the order that it was trained with"
-        if all(UNNAMED.fullmatch(name) for name in found)
-        else "mend the rows, if these are slips (with data.labels set to the model's, check names "
-        "them); else take a model that was fine-tuned on these labels, or fine-tune one here",
+    what = f"other labels: {both}; {', '.join(only)}"
+    raise HeadstartError(what, where=where, way_out=_way_out(extra, lacking, found))
+
+
+def _way_out(extra: Sequence[str], lacking: Sequence[str], found: Sequence[str]) -> str:
+    """Say what to do about labels that only the model, or only the corpus, has."""
+    if all(UNNAMED.fullmatch(name) for name in found):
+        return (
+            "if these are the same classes, write their names into id2label and label2id of "
+            "its config.json, in the order that it was trained with"
+        )
+    if all(name.isdecimal() for name in lacking):
+        return f"if the rows hold the model's class numbers, set data.labels to {_pasted(found)}"
+    plain = {name.strip().casefold() for name in extra}
+    alike = [name for name in lacking if name.strip().casefold() in plain]
+    return (
+        (f"{shown(alike)} differ in case or blanks alone; " if alike else "")
+        + "mend the rows, if these are slips (with data.labels set to the model's, check names "
+        "them); else take a model that was fine-tuned on these labels, or fine-tune one here"
     )
 
 
@@ -131,6 +142,7 @@ def _pasted(labels: Sequence[str]) -> str:
     return dump([*labels], width=math.inf).strip()
 
 
-def _shown(labels: Sequence[str]) -> str:
-    few = ", ".join(labels[:SHOWN])
+def shown(labels: Sequence[str]) -> str:
+    """List the first labels; those with blanks at an end in quotes, so that these are seen."""
+    few = ", ".join(repr(name) if name != name.strip() else name for name in labels[:SHOWN])
     return f"({few}, … {len(labels)} in all)" if len(labels) > SHOWN else f"({few})"

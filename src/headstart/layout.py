@@ -135,6 +135,10 @@ class Shape:
     heads: int
     ffn: int
 
+    def __str__(self) -> str:
+        """Say it as a message does."""
+        return f"{self.layers} layers x {self.hidden}, {self.heads} heads, {self.ffn} neurons"
+
     @property
     def head_size(self) -> int:
         """Width of one head."""

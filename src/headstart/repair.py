@@ -12,9 +12,10 @@ from headstart import checkpoint
 from headstart.calibration import sample_texts
 from headstart.errors import HeadstartError
 from headstart.folders import claim
+from headstart.labels import shown
 from headstart.layout import shape_of
 from headstart.merging import merged
-from headstart.pieces import load_tokenizer
+from headstart.pieces import check_pieces, load_tokenizer
 from headstart.prepare import has_fast_bf16, open_accelerator
 from headstart.reader import Named, most_positions, open_model, read_selection
 from headstart.recipe import Refit
@@ -154,6 +155,7 @@ def refit_folder(
     out = claim(out, student, teacher)
     selection = read_selection(student)
     tokenizer = load_tokenizer(student)
+    check_pieces(student, teacher, way_out="name the model that it was cut from")
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)
     nn.Module.to(model, open_accelerator().device)
@@ -213,21 +215,26 @@ def _refit(  # noqa: PLR0913 - what both ways know
 
 def _check_origin(teacher: Opened, student: Opened, selection: Selection) -> None:
     """Refuse a teacher that the student cannot have been cut from."""
-    pieces = (teacher.plain["vocab_size"], student.plain["vocab_size"])
-    labels = (checkpoint.labels_of(teacher.config), checkpoint.labels_of(student.config))
-    if (
-        selection.source not in ("teacher", "base")
-        or shape_of(teacher.family, teacher.plain) != selection.teacher
-        or teacher.family != student.family
-        or pieces[0] != pieces[1]
-        or (
-            selection.source == "teacher"
-            and teacher.head == student.head
-            and labels[0] != labels[1]
-        )
-    ):
+    if selection.source not in ("teacher", "base"):
         raise HeadstartError(
-            f"the student is {selection.source} of {selection.teacher}, not a copy of this model",
-            where=teacher.where,
-            way_out="name the model that it was cut from",
+            f"the student's weights are no copy: its source is {selection.source}",
+            where="student",
+            way_out="refit one whose source is teacher or base",
         )
+    heads_count = selection.source == "teacher" and student.head != "none"
+    with_head = (student, teacher) if heads_count else ()
+    asked = {
+        "family": [one.family.model_type for one in (student, teacher)],
+        "shape": [str(selection.teacher), str(shape_of(teacher.family, teacher.plain))],
+        "vocabulary": [f"{one.plain['vocab_size']:,} pieces" for one in (student, teacher)],
+        "head": [one.head for one in with_head],
+        "labels": [shown(checkpoint.labels_of(one.config)) for one in with_head],
+    }
+    for what, found in asked.items():
+        if len({*found}) > 1:
+            raise HeadstartError(
+                f"the student was not cut from this model: of its teacher the {what} is "
+                f"{found[0]}, here {found[1]}",
+                where=teacher.where,
+                way_out="name the model that it was cut from",
+            )
