@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from headstart import reader
 from headstart.checkpoint import (
+    check_model,
     load_model,
     save_model,
     weights_fingerprint,
@@ -117,6 +118,21 @@ def test_other_labels_or_another_order_are_refused(
 ) -> None:
     with pytest.raises(HeadstartError, match=message):
         load_model(stored, task="classification", labels=labels)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_a_model_that_chooses_no_label_is_refused_where_it_is_judged(
+    problem: str, stored: Path
+) -> None:
+    place = stored / "config.json"
+    config = json.loads(place.read_text(encoding="utf-8")) | {"problem_type": problem}
+    place.write_text(json.dumps(config), encoding="utf-8")
+    load_model(stored, task="classification")  # to be cut, say
+    labels = ("a", "b", "c")
+    with pytest.raises(HeadstartError, match=f"chooses no label: it has 3, and is for {problem}"):
+        load_model(stored, task="classification", labels=labels)
+    with pytest.raises(HeadstartError, match="chooses no label"):
+        check_model(stored, task="classification", labels=labels)
 
 
 def test_a_name_that_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

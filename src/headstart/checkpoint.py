@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from headstart.assembly import assemble, prefix_of, quiet
 from headstart.errors import HeadstartError, not_written
 from headstart.fitting import fit
+from headstart.folders import make_folder
 from headstart.labels import check_labels
 from headstart.layout import Head, entries, lengths, shape_of
 from headstart.layout import count_parameters as count
@@ -72,8 +73,27 @@ def _open_tuned(named: Named, task: Head, labels: Sequence[str] | None) -> Opene
             way_out="name it as teacher.base to give it a fresh head, or name another model",
         )
     if labels is not None:
+        if why := why_no_choice(opened.plain):
+            raise HeadstartError(
+                why,
+                where=opened.where,
+                way_out="name a model that chooses one label of several (problem_type of its "
+                "config.json says so, or nothing); others are not supported",
+            )
         check_labels(labels, labels_of(opened.config), where=opened.where)
     return opened
+
+
+def why_no_choice(config: Mapping[str, Any]) -> str | None:
+    """Say why a model with a task head does not choose one label of several; None if it does.
+
+    Args:
+        config: The model's, as plain data.
+    """
+    labels, problem = len(config.get("id2label") or ()), config.get("problem_type")
+    if labels < 2 or problem not in (None, "single_label_classification"):
+        return f"the model chooses no label: it has {labels}, and is for {problem or 'regression'}"
+    return None
 
 
 def check_model(named: Named, *, task: Head, labels: Sequence[str] | None) -> Opened:
@@ -203,7 +223,7 @@ def save_model(
             where=str(folder),
             way_out="choose an empty or a new folder",
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         with quiet():

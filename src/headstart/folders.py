@@ -30,6 +30,20 @@ def check_folder(out: Path) -> None:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those on the way; one that is there stays.
+
+    Raises:
+        HeadstartError: The place takes no folders.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as fault:  # such as below /proc
+        raise HeadstartError(
+            "no folder can be made there", where=str(folder), way_out="name another place"
+        ) from fault
+
+
 def claim(out: str | Path, *inputs: str | Path) -> Path:
     """Take a folder for a result before any work: a new or an empty one.
 
@@ -95,7 +109,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         path: The file; one that exists is replaced.
         data: Its content; text is written as UTF-8.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headstart.assembly import prefix_of
+from headstart.checkpoint import why_no_choice
 from headstart.console import track
 from headstart.encode import collate, unit_logits
 from headstart.errors import HeadstartError
@@ -123,13 +124,9 @@ def measure(
 
 def why_no_labels(model: PreTrainedModel) -> str | None:
     """Say why a model does not choose one of several labels; None if it does."""
-    plain = model.config.to_dict()
     if open_model(model).head not in ("classification", "tagging"):
         return "the model has no task head"
-    labels, problem = len(plain.get("id2label") or ()), plain.get("problem_type")
-    if labels < 2 or problem not in (None, "single_label_classification"):
-        return f"the model chooses no label: it has {labels}, and is for {problem or 'regression'}"
-    return None
+    return why_no_choice(model.config.to_dict())
 
 
 @contextmanager
