@@ -58,6 +58,13 @@ def test_a_words_unit_is_its_first_piece() -> None:
         assert all(f"▁{word}".startswith(head) for head, word in zip(heads, words, strict=True))
 
 
+@pytest.mark.parametrize("longest", [3, 4, 5, 6, 7, 40])
+def test_texts_that_are_shortened_are_counted(longest: int) -> None:
+    """One that just fits is not shortened."""
+    whole = [len(tiny_tokenizer()(text)["input_ids"]) for text in TEXTS]
+    assert texts(longest).truncated == sum(length > longest for length in whole)
+
+
 def test_truncated_words_are_errors_not_absent() -> None:
     whole, cut = tagged(), tagged(max_length=6)
     assert whole.truncated == 0

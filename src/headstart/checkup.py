@@ -47,8 +47,9 @@ class Checked:
     sizes: tuple[Size, Size]  # teacher and student of the first run
     rows: Mapping[str, int]  # examples of each split; these and what follows, of the first run
     leaks: int  # dev and test rows whose text is in train too
-    truncated: int  # words that the maximum length cuts off
+    truncated: int  # what the maximum length cuts: words when tagging, else texts
     lacking: Mapping[str, Sequence[str]]  # labels that a language has no train row of
+    stray_inside: int  # I- tags that continue nothing
     time: str
     looked: tuple[str, ...] = ()  # what there is to look at without labels, in words
 
@@ -185,6 +186,7 @@ def _checked(found: list[Found]) -> Checked:
         leaks=sum(leak.rows for leak in first.corpus.leaks),
         truncated=sum(split.truncated for split in first.splits.values()),
         lacking=lacking(first.corpus.splits["train"], first.corpus.labels, first.corpus.task),
+        stray_inside=sum(first.corpus.stray_inside.values()),
         time=describe([*chain.from_iterable(each)]),
         looked=tuple({line: None for at in found for line in at.looked}),
     )
@@ -210,12 +212,32 @@ def told(found: Checked, recipe: Recipe) -> list[str]:
     return [
         f"no fault: {found.runs} run{'s' * (found.runs > 1)}",
         f"rows: {rows}",
+        *_told_size(*found.sizes),
         *_told_lacking(found.lacking),
+        *_told_strays(found.stray_inside),
         f"dev and test rows whose text is in train too: {_told_leaks(found.leaks, recipe)}",
         *found.looked,
-        f"words cut off by the maximum length: {found.truncated:,}",
+        f"{_cut(recipe)} cut at {recipe.data.max_length} pieces (data.max_length): "
+        f"{found.truncated:,}",
         f"time: {found.time}",
     ]
+
+
+def _told_size(teacher: Size, student: Size) -> list[str]:
+    """Say where nothing is made smaller."""
+    if student.parameters["total"] < teacher.parameters["total"]:
+        return []
+    return ["the student is as large as its teacher: student.layers, say, makes it smaller"]
+
+
+def _told_strays(count: int) -> list[str]:
+    """Say how many tags look like another scheme's."""
+    what = "I- tags that continue nothing, read as B-"
+    return [f"{what}: {count:,} (files in IOB1 must be converted to IOB2)"] if count else []
+
+
+def _cut(recipe: Recipe) -> str:
+    return "words" if recipe.task == "tagging" else "texts"
 
 
 def _told_leaks(count: int, recipe: Recipe) -> str:

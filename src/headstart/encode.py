@@ -39,6 +39,7 @@ class Encoded:
     word_starts: Ints  # where each example's words begin
     language_ids: Ints  # (examples,)
     languages: tuple[str, ...]
+    shortened: int = 0  # texts that were cut at the maximum length, when classifying
 
     def __len__(self) -> int:
         """Count the examples."""
@@ -56,8 +57,8 @@ class Encoded:
 
     @property
     def truncated(self) -> int:
-        """Words that no unit stands for, since the text was cut at the maximum length."""
-        return len(self.words) - len(self.gold)
+        """What the maximum length cuts off: words when tagging, else texts that it shortens."""
+        return len(self.words) - len(self.gold) if self.task == "tagging" else self.shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ def encode(
         word_starts=_starts(words),
         language_ids=np.array([code[x] for x in table["language"].to_pylist()], np.int64),
         languages=languages,
+        shortened=0 if task == "tagging" else _shortened(table, pieces, tokenizer, max_length),
     )
 
 
@@ -126,6 +128,12 @@ def _texts(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[List
     pieces: Lists = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     labels = [[label] for label in table["label"].to_pylist()]
     return pieces, [[0]] * len(texts), [[i] for i in range(len(texts))], labels
+
+
+def _shortened(table: pa.Table, pieces: Lists, tokenizer: Tokenizer, max_length: int) -> int:
+    """Count the texts that are longer than the longest input."""
+    full = (table["text"][i].as_py() for i, ids in enumerate(pieces) if len(ids) >= max_length)
+    return sum(len(tokenizer(text, verbose=False)["input_ids"]) > max_length for text in full)
 
 
 def _words(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[Lists, ...]:

@@ -68,7 +68,7 @@ class Record:
         precision: Of the training: fp32 or bf16.
         leaks: Test or dev rows whose text is in train: language, split, rows, conflicts (rows
             whose label no copy has), dropped (whether their copies were left out of train).
-        truncated: Words that the maximum length cuts off, per split.
+        truncated: Per split, what the maximum length cuts: words when tagging, else texts.
         stray_inside: Tags `I-` that continue nothing, per language.
         teacher_curve: The teacher's, where it was fine-tuned here; as `curve`.
         general_curve: General distillation's, `dev_loss` for each token of text held out.
@@ -210,7 +210,8 @@ def remarks(record: Record) -> list[str]:
         left = f"{record.text_left_out:,} unlabelled texts stand in dev or test too"
         said.append(f"{left}, and were left out.")
     if cut := {split: count for split, count in record.truncated.items() if count}:
-        said.append(f"The maximum length cuts off words: {_counts(cut)}.")
+        what = "words" if record.task == "tagging" else "texts"
+        said.append(f"The maximum length cuts {what}: {_counts(cut)}.")
     if record.stray_inside:
         said.append(f"I- tags that continue nothing, read as B-: {_counts(record.stray_inside)}.")
     return said
