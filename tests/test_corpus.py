@@ -322,7 +322,7 @@ WORD_FAULTS: Mapping[str, tuple[Edit, str]] = {
     "no words": (_put("tokens", 3, []), f"no tokens{PLACE}4"),
     "missing words": (_put("tokens", 3, None), f"no tokens{PLACE}4"),
     "empty word": (_put("tokens", 3, ["a", " "]), f"an empty token{PLACE}4"),
-    "not IOB2": (_put("tags", 4, ["O", "NOUN"]), f"unknown label 'NOUN'{PLACE}5[\\s\\S]*B-<type>"),
+    "not IOB2": (_put("tags", 4, ["O", "NOUN"]), rf"unknown label 'NOUN'{PLACE}5[\s\S]*B-<type>"),
     "words are text": (
         lambda columns: columns.update(tokens=list(columns["split"])),
         r"column 'tokens' holds string, not list<",
@@ -353,6 +353,51 @@ def test_a_label_that_is_not_listed_is_named_with_the_nearest(tmp_path: Path) ->
     with pytest.raises(HeadstartError, match=f"unknown label 'alarm'{PLACE}6") as caught:
         load(tmp_path, labels=("a", "b", "alarms"))
     assert "did you mean 'alarms'" in caught.value.way_out
+
+
+def test_all_faulty_rows_of_a_file_are_named_at_once(tmp_path: Path) -> None:
+    def spoil(columns: Columns) -> None:
+        columns["split"] = ["train"] * 9 + ["dev"] * 2 + ["test"] * 2
+        for row in (0, 1, 3, 4, 5, 6, 8):
+            columns["text"][row] = " "
+        columns["label"][2] = None
+
+    build(tmp_path, texts, spoil)
+    with pytest.raises(HeadstartError, match=r"empty text \(at .*, rows 1, 2, 4, 5, 6 and 2 more;"):
+        load(tmp_path)
+    with pytest.raises(HeadstartError, match=r"2\. no label \(at .*de\.parquet, row 3;"):
+        load(tmp_path)
+    build(tmp_path, texts, lambda columns: columns["label"].__setitem__(slice(4), list("xyxz")))
+    with pytest.raises(HeadstartError, match=r"3 faults[\s\S]*'x' \(at .*, rows 1, 3;[\s\S]*'z'"):
+        load(tmp_path, labels=("a", "b"))
+
+
+def test_class_numbers_stand_for_the_labels_that_are_listed(tmp_path: Path) -> None:
+    tags = ("O", "B-X", "B-Y")
+
+    def numbered(language: str) -> Columns:
+        columns = texts(language)
+        return columns | {"label": ["ba".index(label) for label in columns["label"]]}
+
+    def words_numbered(language: str) -> Columns:
+        columns = words(language)
+        return columns | {"tags": [[tags.index(tag) for tag in row] for row in columns["tags"]]}
+
+    for name, make in {"names": texts, "numbers": numbered, "tags": words,
+                       "tag numbers": words_numbered}.items():  # fmt: skip
+        (tmp_path / name).mkdir()
+        build(tmp_path / name, make)
+    named, by_number = (load(tmp_path / k, labels=("b", "a")) for k in ("names", "numbers"))
+    assert by_number.splits["train"].equals(named.splits["train"])
+    assert load(tmp_path / "numbers").labels == ("0", "1")  # nothing says what they are
+    with pytest.raises(HeadstartError, match="unknown label '1'"):
+        load(tmp_path / "numbers", labels=("c",))
+    with pytest.raises(HeadstartError, match="unknown label '1'"):
+        load(tmp_path / "numbers", labels=("b", "7"))  # numbers are names here
+    one, other = (load(tmp_path / k, "tagging", labels=tags) for k in ("tags", "tag numbers"))
+    assert one.splits["test"].equals(other.splits["test"])
+    with pytest.raises(HeadstartError, match=r"unknown label '[012]'[\s\S]*as data.labels"):
+        load(tmp_path / "tag numbers", "tagging")
 
 
 def test_a_label_that_train_lacks_is_a_slip_unless_it_is_listed(tmp_path: Path) -> None:
@@ -543,6 +588,10 @@ def test_labels_of_a_model_must_be_the_corpus_own() -> None:
         HeadstartError, match=r"only the model has \(c\), only the corpus has \(b\)"
     ):
         check_labels(("a", "b"), ("a", "c"), where="model m")
+    with pytest.raises(HeadstartError, match=r"set data.labels to \[a, c\]"):
+        check_labels(("0", "1"), ("a", "c"), where="model m")
+    with pytest.raises(HeadstartError, match=r"way out: \(B, 'c '\) differ in case or blanks"):
+        check_labels(("B", "c ", "d"), ("b", "c", "d"), where="model m")
     with pytest.raises(HeadstartError, match="write their names into id2label"):
         check_labels(("a", "b"), ("LABEL_0", "LABEL_1"), where="model m")
     with pytest.raises(HeadstartError, match=r"labels that the corpus lacks: \(c\)") as caught:

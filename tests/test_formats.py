@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from headstart.classes import classes_of, decode_classes
 from headstart.errors import HeadstartError
-from headstart.formats import READERS, classes_of, decode_classes, read
+from headstart.formats import READERS, columns_of, read
 
 TEXTS = (
     "plain",
@@ -63,6 +64,17 @@ def law_reads_what_was_written(reader: Read, folder: Path) -> None:
 def test_every_format_gives_the_same_columns(tmp_path: Path) -> None:
     law_reads_what_was_written(read, tmp_path)
     assert read(tmp_path / "a.csv", {"label"}).column_names == ["label"]
+
+
+def test_semicolons_separate_where_no_comma_does(tmp_path: Path) -> None:
+    """As spreadsheets write it where the comma is the decimal point's."""
+    path = tmp_path / "a.csv"
+    path.write_text('\ufefftext;label\r\n"wake me, please";x\r\n"a;b";y\r\n', encoding="utf-8")
+    wanted = {"text": ["wake me, please", "a;b"], "label": ["x", "y"]}
+    assert read(path, {"text", "label"}).to_pydict() == wanted
+    assert columns_of(path) == ["text", "label"]
+    path.write_text("text,a;b\nwake;me,x\n", encoding="utf-8")
+    assert read(path, {"text", "a;b"}).to_pydict() == {"text": ["wake;me"], "a;b": ["x"]}
 
 
 def _splits_lines_anywhere(path: Path, wanted: set[str]) -> pa.Table:

@@ -23,8 +23,8 @@ LONGEST = 300  # lines
 FLOORS: Mapping[str, tuple[str, str]] = {
     "pure": (
         """errors folders record document settings initial recipe checking loading flow layout
-        postnorm prenorm families fitting selection rules budget sources formats texts gather
-        rows labels corpus metrics stats evidence tables attribution insight answers compare
+        postnorm prenorm families fitting selection rules budget sources classes formats texts
+        gather rows labels corpus metrics stats evidence tables attribution insight answers compare
         charsmap pack machine""",
         "numpy scipy pyarrow pydantic pydantic_core yaml",
     ),

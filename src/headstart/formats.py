@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +14,13 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from headstart.classes import decode_classes
 from headstart.errors import HeadstartError, nearest
 
 Reader = Callable[[Path, Collection[str]], pa.Table]
 Numbered = tuple[int, str]
 """A line and its number, from 1."""
 
-NOTE = b"headstart.classes"  # in a table's metadata: JSON, column to class names
 COMMENT = re.compile(r"#\s*[\w.:]+\s*=|-DOCSTART-")
 
 
@@ -62,54 +62,9 @@ def columns_of(path: Path) -> list[str]:
     first = next((line for line in lines if line.strip()), "")
     if path.suffix == ".jsonl":
         return list(json.loads(first or "{}"))
-    cut = {".csv": ",", ".tsv": "\t"}.get(path.suffix)
-    return next(csv.reader([first], delimiter=cut), []) if cut else []
-
-
-def decode_classes(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
-    """Put names in the place of class ids, and note their order for `classes_of`.
-
-    Args:
-        table: Columns of ids, or of lists of ids; -1 stands for no label.
-        features: How 🤗 datasets describes the columns, `Features.to_dict()`.
-    """
-    orders: dict[str, tuple[str, ...]] = {}
-    for place, name in enumerate(table.column_names):
-        classes = _class_names(features.get(name))
-        column = table[name].combine_chunks()
-        if not classes:
-            continue
-        orders[name] = classes
-        ids = column.to_pylist()
-        if pa.types.is_integer(column.type):
-            table = table.set_column(place, name, pa.array(_named(ids, classes), pa.string()))
-        elif pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type):
-            rows = [_named(row, classes) for row in ids]
-            table = table.set_column(place, name, pa.array(rows, pa.list_(pa.string())))
-    return table.replace_schema_metadata({NOTE: json.dumps(orders)})
-
-
-def classes_of(table: pa.Table, column: str) -> tuple[str, ...]:
-    """Find the names of a column's classes in the order of their ids; empty if none are known."""
-    note = (table.schema.metadata or {}).get(NOTE, b"{}")
-    return tuple(json.loads(note).get(column, ()))
-
-
-def _class_names(feature: object) -> tuple[str, ...]:
-    """Find names in the description of a column of classes, or of lists of them."""
-    if isinstance(feature, list):  # how datasets 3 and older describe lists
-        return _class_names(cast("list[object]", feature)[0] if feature else None)
-    if not isinstance(feature, Mapping):
-        return ()
-    described = cast("Mapping[str, Any]", feature)
-    if described.get("_type") == "ClassLabel":
-        return tuple(described.get("names") or ())
-    return _class_names(described.get("feature"))
-
-
-def _named(ids: Sequence[int | None] | None, classes: tuple[str, ...]) -> list[str | None]:
-    known = range(len(classes))
-    return [classes[i] if i is not None and i in known else None for i in ids or ()]
+    if path.suffix not in (".csv", ".tsv"):
+        return []
+    return next(csv.reader([first], delimiter="\t" if path.suffix == ".tsv" else _comma(first)), [])
 
 
 def _parquet(path: Path, wanted: Collection[str]) -> pa.Table:
@@ -164,8 +119,15 @@ def _readable(value: object) -> bool:
 
 def _csv(path: Path, wanted: Collection[str]) -> pa.Table:
     csv.field_size_limit(2**31 - 1)  # a long text is cut by its tokenizer, as anywhere
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    text = _text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_comma(text), strict=True)
     return _separated(path, wanted, _counted(path, reader))
+
+
+def _comma(text: str) -> str:
+    """Say what separates columns: semicolons where the header has some, and no comma."""
+    header = text.lstrip().partition("\n")[0]
+    return ";" if ";" in header and "," not in header else ","
 
 
 def _counted(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:  # noqa: ANN401

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from headstart.classes import classes_of, decode_classes
 from headstart.errors import HeadstartError, nearest
-from headstart.formats import READERS, classes_of, columns_of, decode_classes, read
+from headstart.formats import READERS, columns_of, read
 from headstart.sources import COLUMNS, SPLIT_NAMES, SPLITS, Raw, Reading
 
 if TYPE_CHECKING:
@@ -76,10 +77,9 @@ def _opener(data: Data, source: Source) -> Opener:
         return partial(_from_hub, hub)
     if folder is None or not folder.is_dir():
         raise HeadstartError(
-            f"there is no folder {folder}",
+            f"{folder} is a file" if folder and folder.exists() else f"there is no folder {folder}",
             where="recipe key data.folder",
-            way_out="name the folder that holds the corpus' files, from where headstart is called "
-            f"({Path.cwd()}) or from the root",
+            way_out=f"name the corpus' folder, from {Path.cwd()} (your folder now) or the root",
         )
     return partial(_from_folder, folder, {})
 
@@ -115,7 +115,7 @@ def _first_with_train(opened: list[list[Raw]]) -> list[Raw]:
 
 
 def _places(folder: Path) -> dict[str, list[Place]]:
-    """Find which files could be whose: by file name, or by folder and file name."""
+    """Find which files could be whose."""
     places: dict[str, list[Place]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in READERS:
@@ -143,7 +143,7 @@ def _refuse(language: str, there: set[str] | list[str], where: str) -> list[Raw]
     raise HeadstartError(
         f"no language {language!r}; there are {', '.join(sorted(there)) or 'none'}",
         where=where,
-        way_out=nearest(language, there)
+        way_out=f"{nearest(language, there)} (files are named for it, or data.columns.language is)"
         if there
         else f"name another folder or data set; files are read that end in {', '.join(READERS)}",
     )

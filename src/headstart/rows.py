@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from headstart.errors import HeadstartError, nearest
+from headstart.errors import HeadstartError, combine, nearest
 from headstart.sources import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from headstart.sources import Raw
 
 IOB2 = re.compile(r"O|[BI]-.+")
 STRING = pa.string()
 STRINGS = pa.list_(STRING)
+SHOWN = 5  # rows, or names, that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +42,24 @@ def check_rows(raw: Raw, task: str, labels: Sequence[str] | None) -> pa.Table:
     Args:
         raw: Rows of one language and split.
         task: `classification` or `tagging`.
-        labels: The names that may occur; None allows any, but tags must be IOB2.
+        labels: The names that may occur, for which their numbers may stand; None allows any, but
+            tags must be IOB2.
 
     Returns:
         Columns id and text, label (strings) or tokens, tags (lists of strings). A source without
         ids gets the rows' numbers.
 
     Raises:
-        HeadstartError: The first fault: an empty text or word, a missing or unknown label, a
-            column of the wrong type, words and tags of different number.
+        HeadstartError: All faults: an empty text or word, a missing or unknown label, words and
+            tags of different number; or a column of the wrong type.
     """
     kind = STRINGS if task == "tagging" else STRING
     texts, answers = (_typed(raw, name, kind) for name in COLUMNS[task])
-    if task == "tagging":
-        _check_words(raw, texts.to_pylist(), answers.to_pylist(), labels)
-    else:
-        _check_texts(raw, texts.to_pylist(), answers.to_pylist(), labels)
+    if labels is not None:
+        answers = pa.array(_named(answers.to_pylist(), labels), kind)
+    look = _check_words if task == "tagging" else _check_texts
+    if faults := [*look(raw, texts.to_pylist(), answers.to_pylist(), labels)]:
+        raise combine(faults, where=raw.where)
     text, answer = COLUMNS[task]
     return pa.table({"id": _ids(raw), text: texts, answer: answers})
 
@@ -80,18 +83,32 @@ def _typed(raw: Raw, name: str, wanted: pa.DataType) -> Any:  # noqa: ANN401 (an
         ) from error
 
 
+def _named(answers: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+    """Put names in the place of their numbers, where all rows have numbers and no name is one."""
+    alone = [row for row in answers if isinstance(row, str)]
+    every = [*alone, *(tag for row in answers if isinstance(row, list) for tag in row)]
+    if any(name.isdecimal() for name in labels) or not all(str(x).isdecimal() for x in every):
+        return [*answers]
+    names = {str(i): name for i, name in enumerate(labels)}
+    return [
+        [names.get(tag, tag) for tag in row] if isinstance(row, list) else names.get(row, row)
+        for row in answers
+    ]
+
+
 def _check_texts(
     raw: Raw,
     texts: Sequence[str | None],
     answers: Sequence[str | None],
     labels: Sequence[str] | None,
-) -> None:
+) -> Iterator[HeadstartError]:
     empty = (place for place, text in enumerate(texts) if not (text or "").strip())
-    _refuse(raw, empty, "an empty text", "take the row out")
-    missing = (place for place, label in enumerate(answers) if not (label or "").strip())
-    _refuse(raw, missing, "no label", "give the row one, or take it out")
+    yield from _faults(raw, empty, "an empty text", "take the row out")
+    bare = [place for place, label in enumerate(answers) if not (label or "").strip()]
+    yield from _faults(raw, bare, "no label", "give the row one, or take it out")
     if labels is not None:
-        _refuse_unknown(raw, [(label,) for label in answers], labels)
+        given = [() if not (label or "").strip() else (label,) for label in answers]
+        yield from _unknown(raw, given, labels)
 
 
 def _check_words(
@@ -99,45 +116,55 @@ def _check_words(
     texts: Sequence[Sequence[str | None] | None],
     answers: Sequence[Sequence[str | None] | None],
     labels: Sequence[str] | None,
-) -> None:
+) -> Iterator[HeadstartError]:
     empty = (place for place, words in enumerate(texts) if not words)
-    _refuse(raw, empty, "no tokens", "take the row out")
+    yield from _faults(raw, empty, "no tokens", "take the row out")
     pairs = [(words or (), tags or ()) for words, tags in zip(texts, answers, strict=True)]
     uneven = (place for place, (words, tags) in enumerate(pairs) if len(words) != len(tags))
-    _refuse(raw, uneven, "tokens and tags of different number", "give each token one tag")
+    yield from _faults(
+        raw, uneven, "tokens and tags of different number", "give each token one tag"
+    )
     bare = (
         place
         for place, (words, _) in enumerate(pairs)
         if not all(word and word.strip() for word in words)
     )
-    _refuse(raw, bare, "an empty token", "take it out, with its tag")
+    yield from _faults(raw, bare, "an empty token", "take it out, with its tag")
     tags = [tags for _, tags in pairs]
     if labels is not None:
-        _refuse_unknown(raw, tags, labels)
+        yield from _unknown(raw, tags, labels)
+        return
     valid = {tag for tag in chain.from_iterable(tags) if tag and IOB2.fullmatch(tag)}
-    _refuse_unknown(raw, tags, valid, way_out="IOB2 tags are O, B-<type> and I-<type>")
+    way_out = (
+        "IOB2 tags are O, B-<type> and I-<type>; if these are a model's class numbers, list its "
+        "labels in their order as data.labels"
+    )
+    yield from _unknown(raw, tags, valid, way_out=way_out)
 
 
-def _refuse_unknown(
+def _unknown(
     raw: Raw, answers: Sequence[Sequence[str | None]], known: Iterable[str], *, way_out: str = ""
-) -> None:
-    allowed = frozenset[str | None](known)
+) -> Iterator[HeadstartError]:
+    allowed, found = frozenset[str | None](known), dict[str | None, list[int]]()
     for place, names in enumerate(answers):
-        for name in names:
+        for name in dict.fromkeys(names):
             if name not in allowed:
-                mend = (
-                    "mend the row; or, if it is a class of its own, list all in data.labels, and "
-                    f"take a model that has them, if one is named; {nearest(str(name), known)}"
-                )
-                _refuse(raw, [place], f"unknown label {name!r}", way_out or mend)
+                found.setdefault(name, []).append(place)
+    for name in [*found][:SHOWN]:
+        mend = (
+            "mend the row; or, if it is a class of its own, list all in data.labels, and "
+            f"take a model that has them, if one is named; {nearest(str(name), known)}"
+        )
+        yield from _faults(raw, found[name], f"unknown label {name!r}", way_out or mend)
 
 
-def _refuse(raw: Raw, places: Iterable[int], what: str, way_out: str) -> None:
-    """Raise for the first of some places, with the row's number in its file."""
-    place = next(iter(places), None)
-    if place is not None:
-        where = f"{raw.where}, row {raw.table['row'][place]}"
-        raise HeadstartError(what, where=where, way_out=way_out)
+def _faults(raw: Raw, places: Iterable[int], what: str, way_out: str) -> Iterator[HeadstartError]:
+    """Give one fault for all places that have it, with the rows' numbers in their file."""
+    rows = [str(raw.table["row"][place]) for place in places]
+    if rows:
+        more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
+        where = f"{raw.where}, row{'s' * (len(rows) > 1)} {', '.join(rows[:SHOWN])}{more}"
+        yield HeadstartError(what, where=where, way_out=way_out)
 
 
 Pairs = list[tuple[Any, Any]]
