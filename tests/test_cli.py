@@ -20,7 +20,7 @@ from headstart.cli import app, command_name, main
 from headstart.document import parse
 from headstart.errors import HeadstartError, of_the_disk
 from headstart.layout import Shape
-from headstart.loading import json_schema, load_recipe, shipped, template, to_yaml
+from headstart.loading import expand, json_schema, load_recipe, shipped, template, to_yaml
 from headstart.machine import versions
 from headstart.selection import full
 from headstart.show import next_steps
@@ -121,6 +121,9 @@ def test_a_template_is_a_recipe(command: Command) -> None:
     more = load_recipe(parse(commented, where="template"))
     assert more.init.refit is not None
     assert more.data.text is not None
+    above, _, ways = out.partition("# arms:")
+    several = above + "arms:" + ways.replace("\n# ", "\n").replace("\n#", "\n")
+    assert len(expand(load_recipe(parse(several, where="template")))) == 18
 
 
 def test_the_next_command_can_be_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -118,8 +118,31 @@ def test_a_half_written_first_file_does_not_lock_a_folder(recipe: Recipe, tmp_pa
 
 
 def test_another_run_does_not_take_the_folder(recipe: Recipe, out: Path) -> None:
-    with pytest.raises(HeadstartError, match="holds another run"):
+    with pytest.raises(HeadstartError, match="another run: seed is 0 there, 1 here"):
         run(apply(recipe, {"seed": 1}), out)
+    four = {f"train.{key}": 0.5 for key in ("clip", "warmup", "epochs", "weight_decay")}
+    with pytest.raises(HeadstartError, match=r"(train.*0\.5 here.*){3}, and 1 more"):
+        run(apply(recipe, four), out)
+
+
+def test_a_run_on_other_text_says_that_settings_are_the_same(
+    recipe: Recipe, out: Path, tmp_path: Path
+) -> None:
+    assert recipe.data.folder is not None
+    shutil.copytree(recipe.data.folder, tmp_path / "text")
+    shutil.copytree(out, mine := tmp_path / "run")
+    moved = apply(recipe, {"data.folder": str(tmp_path / "text")})
+    file = next((tmp_path / "text").rglob("*.jsonl"))
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([*lines, lines[-1]]) + "\n", encoding="utf-8")
+    with pytest.raises(HeadstartError, match="another run: the settings are the same; its text"):
+        run(moved, mine)
+
+
+def test_a_study_s_folder_takes_no_run(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("task: tagging", encoding="utf-8")
+    with pytest.raises(HeadstartError, match="holds a study"):
+        run(recipe, tmp_path)
 
 
 def test_a_strange_folder_is_left_alone(recipe: Recipe, tmp_path: Path) -> None:
@@ -527,7 +550,7 @@ def test_a_run_without_training_has_a_page(recipe: Recipe, out: Path, tmp_path: 
 
 
 FAULTY_TEXTS = {
-    "nowhere": ({"data.text": "/nowhere", "init.refit": {}, **SHORT}, "there is no folder"),
+    "nowhere": ({"data.text": "/no-such-folder", "init.refit": {}, **SHORT}, "there is no folder"),
     "too little to refit on": ({"init.refit": {"tokens": 12}}, "init.refit"),
     "too little to measure on": (
         {"init.ffn": "taylor", "init.measure_tokens": 12}, "init.measure_tokens",

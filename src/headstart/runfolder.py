@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock, Timeout
 
+from headstart.document import parse
 from headstart.errors import HeadstartError
-from headstart.folders import atomic_write, check_folder, is_partial
+from headstart.folders import atomic_write, check_folder, is_partial, make_folder
+from headstart.insight import flat
 from headstart.loading import to_yaml
+from headstart.recipe import NOT_DECIDING
 from headstart.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from headstart.insight import Tree
     from headstart.recipe import Recipe
     from headstart.record import Record
 
 LOCK = ".lock"
 SPENT = ("state", "starts")  # of a run that is done
+SHOWN = 3  # settings that a message lists
 SHARED = ("base", "teachers", "passes", "starts")  # found by what they hold, whoever made them
 
 
@@ -30,8 +35,9 @@ def refuse_taken(out: Path) -> None:
     check_folder(out)
     is_run = (out / "recipe.yaml").exists()
     if out.exists() and not is_run and _own(out) - {LOCK, *SHARED}:
+        has = "a study" if (out / "study.yaml").exists() else "no run"
         raise HeadstartError(
-            "the output folder is not empty, and holds no run",
+            f"the output folder is not empty, and holds {has}",
             where=str(out),
             way_out="choose an empty or a new folder",
         )
@@ -45,7 +51,7 @@ def _own(out: Path) -> set[str]:
 @contextmanager
 def alone_in(out: Path) -> Generator[None]:
     """Keep a run's folder from a second process that was started on it."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -68,7 +74,7 @@ def take(recipe: Recipe, out: Path, key: str) -> Record | None:
     if place.exists():
         if place.read_text(encoding="utf-8").splitlines()[0] != mark:
             raise HeadstartError(
-                "the output folder holds another run",
+                f"the output folder holds another run: {_differs(place, recipe)}",
                 where=str(out),
                 way_out="choose another folder, or delete this one",
             )
@@ -77,6 +83,21 @@ def take(recipe: Recipe, out: Path, key: str) -> Record | None:
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(place, f"{mark}\n{to_yaml(recipe)}")
     return None
+
+
+def _differs(place: Path, recipe: Recipe) -> str:
+    """Say in which settings a folder's recipe differs from one that is to run there."""
+    texts = (place.read_text(encoding="utf-8"), to_yaml(recipe))
+    trees = (cast("Tree", parse(text, where=str(place))) for text in texts)
+    there, here = (flat(tree, without=NOT_DECIDING) for tree in trees)
+    keys = [key for key in there | here if there.get(key) != here.get(key)]
+    told = [f"{k} is {there.get(k, 'nothing')} there, {here.get(k, 'nothing')} here" for k in keys]
+    more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return (
+        "; ".join(told[:SHOWN]) + more
+        if told
+        else "the settings are the same; its text, a model, or the result version is another"
+    )
 
 
 def clear(out: Path) -> None:

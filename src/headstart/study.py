@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from headstart.board import DONE, ELSEWHERE, LEFT, Board, shown
 from headstart.console import say
 from headstart.errors import HeadstartError
-from headstart.folders import atomic_write, check_folder, is_partial
+from headstart.folders import atomic_write, check_folder, is_partial, make_folder
 from headstart.forecast import describe, how_long, rated
 from headstart.groundwork import text_fingerprints
 from headstart.loading import expand, load_recipe, to_yaml
@@ -65,7 +65,7 @@ def study(
     recipe = load_recipe(recipe, overrides)
     out = Path(out)
     _refuse_taken(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with FileLock(out / LOCK):  # packed bases are written by one process
         for _, one in expand(recipe):
             base_of(one, out)
