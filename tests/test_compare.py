@@ -176,6 +176,16 @@ def test_what_cannot_be_compared_is_refused(out: Path, tmp_path: Path) -> None:
     pq.write_table(table.set_column(column, "gold", pa.array(turned)), parquet)
     with pytest.raises(HeadstartError, match="not tested on the rows"):
         compare(f"{out}:twin", str(moved))
+    print_of = {}
+    for name, print_ in {"this": "a", "that": "b", "again": "a"}.items():
+        record = find_runs(f"{out}:far")[0][1]
+        print_of[name] = tmp_path / name
+        shutil.copytree(place, print_of[name])
+        replace(record, fingerprints={"test": print_}).write(print_of[name] / "record.json")
+    assert compare(str(print_of["this"]), str(print_of["again"]))
+    assert compare(str(print_of["this"]), str(place))  # an older record does not say
+    with pytest.raises(HeadstartError, match="tested on other rows: texts or labels differ"):
+        compare(str(print_of["this"]), str(print_of["that"]))
     with pytest.raises(HeadstartError, match="a single run, which has no ways"):
         compare(f"{place}:nonsense", f"{out}:twin")
     bare = write_study(tmp_path / "bare", {"only": Arm(0.9)}, predictions=False)

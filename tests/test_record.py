@@ -93,7 +93,7 @@ def test_a_record_without_later_fields_is_readable() -> None:
 def test_what_is_peculiar_about_the_text_is_said() -> None:
     assert remarks(record()) == [
         "1,200 test rows stand in train too: en 1,200; for 3 of them no copy has the same label.",
-        "The maximum length cuts off words: train 4.",
+        "The maximum length cuts texts: train 4.",
         "I- tags that continue nothing, read as B-: en 5.",
     ]
     dropped = {"language": "sw", "split": "dev", "rows": 1, "conflicts": 0, "dropped": True}

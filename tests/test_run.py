@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,11 +20,13 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from headstart import machine, packed
 from headstart.checking import apply
 from headstart.checkup import check
+from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.prepare import open_accelerator
 from headstart.recipe import Term
 from headstart.record import Record, read_record, remarks
 from headstart.report import report
+from headstart.results import _marks, _test_print
 from headstart.run import run, run_signature
 from headstart.runfolder import alone_in, refuse_taken
 from headstart.selection import Selection
@@ -137,6 +141,39 @@ def test_a_run_on_other_text_says_that_settings_are_the_same(
     file.write_text("\n".join([*lines, lines[-1]]) + "\n", encoding="utf-8")
     with pytest.raises(HeadstartError, match="another run: the settings are the same; its text"):
         run(moved, mine)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "logits", "marks"),
+    [
+        (0.5, 0.9, [[1.0, 0.0], [0.0, 1.0]], ()),
+        (0.4, 0.9, [[1.0, 0.0], [2.0, 1.0]], ("one-class", "below-majority")),
+        (0.5, 0.4, [[1.0, 0.0], [0.0, math.nan]], ("nan", "teacher-below-majority")),
+    ],
+)
+def test_runs_that_say_nothing_are_marked(
+    student: float, teacher: float, logits: list[list[float]], marks: tuple[str, ...]
+) -> None:
+    text: Any = SimpleNamespace(corpus=SimpleNamespace(task="classification"), floor=0.4)
+    scores: Any = {
+        name: {"dev": {"aa": {"accuracy": score, "macro_f1": 0.0}}}
+        for name, score in (("student", student), ("teacher", teacher))
+    }
+    assert _marks(text, np.array(logits, np.float32), scores) == marks
+
+
+def test_the_print_of_test_rows_knows_neither_order_of_languages_nor_train(
+    recipe: Recipe,
+) -> None:
+    def print_of(**settings: object) -> str:
+        changes = {f"data.{key}": value for key, value in settings.items()}
+        return _test_print(load_corpus(apply(recipe, changes).data, "classification"))
+
+    first = print_of()
+    assert print_of(languages=["bb", "aa"], examples_per_language=3) == first
+    assert print_of(languages=["aa"], zero_shot=["cc", "bb"]) == first
+    assert print_of(test_per_language=3) != first
+    assert print_of(zero_shot=[]) != first
 
 
 def test_a_study_s_folder_takes_no_run(recipe: Recipe, tmp_path: Path) -> None:

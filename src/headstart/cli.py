@@ -293,6 +293,6 @@ def _show_records(records: "list[Record]") -> None:
     show_lines(f"{table.metric} on test, percent")
     show_table(heads(table), [cells(row) for row in table.rows])
     show_lines(
-        *(f"{column.name}: {', '.join(column.marks)}" for column in table.columns if column.marks),
+        *(f"{c.name}: {', '.join(c.marks)}: do not lean on it" for c in table.columns if c.marks),
         *rising(table.columns),
     )

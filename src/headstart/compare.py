@@ -108,6 +108,7 @@ def compare(first: str, second: str, *, margin: float = 0.01, seed: int = 0) -> 
             f"a margin of {100 * margin:g} points", where="--margin", way_out="give 0.1 to 99"
         )
     both = [find_runs(named) for named in (first, second)]
+    _check_tests([record for runs in both for _, record in runs], second)
     counts = gather_counts({way: _seen(runs) for way, runs in zip(WAYS, both, strict=True)})
     bootstrap = Bootstrap(counts, seed=seed)
     rng = np.random.default_rng(seed)
@@ -169,6 +170,17 @@ def find_runs(named: str) -> Runs:
     way = way or next(iter(ways))
     found = [(place_of(Path(folder), r), r) for r in records if column_name(r) == way]
     return sorted(found, key=lambda run: run[1].seed)
+
+
+def _check_tests(records: Sequence[Record], named: str) -> None:
+    """Refuse records of other test rows in the same languages; older ones do not say."""
+    languages = {frozenset((*one.languages, *one.zero_shot)) for one in records}
+    if len(languages) == 1 and len({one.fingerprints.get("test") for one in records} - {None}) > 1:
+        raise HeadstartError(
+            "the two were tested on other rows: texts or labels differ",
+            where=named,
+            way_out="make both runs on the same test files",
+        )
 
 
 def _seen(runs: Runs) -> list[tuple[int, Mapping[str, Seen]]]:

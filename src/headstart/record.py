@@ -58,11 +58,11 @@ class Record:
         retention: Student's over teacher's main metric on test, per language.
         curve: One entry for each score on dev: step, epoch, seconds, loss, dev.
         learning_rate: Chosen and tried.
-        marks: What makes the run unfit to compare with: nan, one-class, below-majority.
+        marks: What makes it unfit to compare with: nan, one-class, [teacher-]below-majority.
         costs: Seconds of the stages, tokens, flops, peak_memory_bytes.
         shape: Sizes under teacher and student.
         versions: Of Python, libraries, and results.
-        fingerprints: SHA-256 of data and weights.
+        fingerprints: SHA-256 of data, its test rows, and weights.
         hardware: The processor, how many cores, and the accelerator if one was used.
         commit: Of the code, where it is known.
         precision: Of the training: fp32 or bf16.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from headstart.evaluate import absent_label, mean_score, score_languages
 from headstart.metrics import main_metric
 from headstart.recipe import RESULT_VERSION
 from headstart.record import Record, retention, summarize
+from headstart.sources import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+    from headstart.corpus import Corpus
     from headstart.recipe import Recipe
     from headstart.ridge import Fitted
     from headstart.selection import Selection
@@ -149,6 +153,7 @@ def record_of(
         versions={**machine.versions(), "result version": str(RESULT_VERSION)},
         fingerprints={
             "data": corpus.fingerprint,
+            "test": _test_print(corpus),
             "teacher": teacher.weights,
             **trained.text,
         },
@@ -167,6 +172,13 @@ def record_of(
         refit=tuple(asdict(fitted) for fitted in trained.fitted),
         train_rows=corpus.splits["train"].num_rows,
     )
+
+
+def _test_print(corpus: Corpus) -> str:
+    """Hash the test rows, in whatever order the languages are named."""
+    columns = corpus.splits["test"].select(["language", *COLUMNS[corpus.task]]).to_pydict()
+    rows = sorted(zip(*columns.values(), strict=True), key=lambda row: row[0])
+    return hashlib.sha256(json.dumps([corpus.labels, rows]).encode()).hexdigest()
 
 
 def objective_name(recipe: Recipe) -> str:
@@ -198,6 +210,8 @@ def _marks(
         marks.append("one-class")
     if mean_score(scores["student"]["dev"], text.corpus.task) <= text.floor:
         marks.append("below-majority")
+    if mean_score(scores["teacher"]["dev"], text.corpus.task) <= text.floor:
+        marks.append("teacher-below-majority")
     return tuple(marks)
 
 
