@@ -19,7 +19,8 @@ from headstart.document import parse
 from headstart.errors import HeadstartError
 from headstart.labels import check_known, check_labels, lacking
 from headstart.recipe import Data
-from headstart.sources import CORPORA, QUICKSTART_INTENTS
+from headstart.rows import check_rows
+from headstart.sources import CORPORA, QUICKSTART_INTENTS, Raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -392,6 +393,18 @@ def test_class_numbers_stand_for_the_labels_that_are_listed(tmp_path: Path) -> N
     assert load(tmp_path / "numbers").labels == ("0", "1")  # nothing says what they are
     with pytest.raises(HeadstartError, match="unknown label '1'"):
         load(tmp_path / "numbers", labels=("c",))
+
+    def holes(columns: Columns) -> None:
+        columns["label"] = [*map(str, numbered("de")["label"])]
+        columns["label"][1], columns["label"][2] = "", "-1"
+
+    (tmp_path / "holes").mkdir()
+    build(tmp_path / "holes", numbered, holes)
+    with pytest.raises(HeadstartError, match=r"2 faults:\n.*no label.*row 2;.*\n.*'-1'.*row 3;"):
+        load(tmp_path / "holes", labels=("b", "a"))
+    raw = Raw(pa.table({"row": [1], "text": ["x"], "label": ["0"]}), "there", "train")
+    with pytest.raises(HeadstartError, match="unknown label '0'"):
+        check_rows(raw, "classification", ["a", "b"])  # a corpus' own table has other numbers
     with pytest.raises(HeadstartError, match="unknown label '1'"):
         load(tmp_path / "numbers", labels=("b", "7"))  # numbers are names here
     one, other = (load(tmp_path / k, "tagging", labels=tags) for k in ("tags", "tag numbers"))
@@ -590,6 +603,9 @@ def test_labels_of_a_model_must_be_the_corpus_own() -> None:
         check_labels(("a", "b"), ("a", "c"), where="model m")
     with pytest.raises(HeadstartError, match=r"set data.labels to \[a, c\]"):
         check_labels(("0", "1"), ("a", "c"), where="model m")
+    for numbers, names in ((("1", "2"), ("a", "c")), (("0", "7"), ("a", "c")), (("0",), ("1",))):
+        with pytest.raises(HeadstartError, match="way out: mend the rows"):
+            check_labels(numbers, names, where="model m")  # no numbers of its classes
     with pytest.raises(HeadstartError, match=r"way out: \(B, 'c '\) differ in case or blanks"):
         check_labels(("B", "c ", "d"), ("b", "c", "d"), where="model m")
     with pytest.raises(HeadstartError, match="write their names into id2label"):

@@ -377,6 +377,9 @@ def test_all_missing_languages_are_named_at_once(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HeadstartError, match=r"there is no folder .*nowhere"):
         take(Data(folder=tmp_path / "nowhere", languages=("de",)))
+    write(tmp_path / "all.csv", _one_file("de"))
+    with pytest.raises(HeadstartError, match=r"all\.csv is a file"):
+        take(Data(folder=tmp_path / "all.csv", languages=("de",)))
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from headstart import reader
 from headstart.checkpoint import (
     check_model,
+    labels_of,
     load_model,
     save_model,
     weights_fingerprint,
@@ -133,6 +134,13 @@ def test_a_model_that_chooses_no_label_is_refused_where_it_is_judged(
         load_model(stored, task="classification", labels=labels)
     with pytest.raises(HeadstartError, match="chooses no label"):
         check_model(stored, task="classification", labels=labels)
+
+
+def test_a_tagger_s_problem_type_says_nothing(tmp_path: Path) -> None:
+    model = tiny_model("bert", "tagging", problem_type="multi_label_classification")
+    save_model(model, tiny_tokenizer(), tmp_path / "tagger")
+    opened = check_model(tmp_path / "tagger", task="tagging", labels=labels_of(model.config))
+    assert opened.head == "tagging"
 
 
 def test_a_name_that_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,6 +225,12 @@ def test_models_that_only_look_alike_are_refused(teacher: str) -> None:
         "family": tiny_model("roberta", max_position_embeddings=160),
         "pieces": tiny_model("bert", vocab_size=50, max_position_embeddings=160),
     }
+    many = tuple(f"l{i}" for i in range(12))
+    swapped = (*many[:-2], many[-1], many[-2])
+    model = tiny_model("bert", labels=many, max_position_embeddings=160)
+    other = tiny_model("bert", labels=swapped, max_position_embeddings=160)
+    with pytest.raises(HeadstartError, match="of its teacher the labels is"):
+        refit(student_from(model, layers=2), other, TEXTS, tokenizer=tiny_tokenizer())
     others["head"] = tiny_model("bert", "tagging", max_position_embeddings=160)
     told = {"pieces": "vocabulary"}
     for name, other in others.items():

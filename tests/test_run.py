@@ -172,7 +172,19 @@ def test_the_print_of_test_rows_knows_neither_order_of_languages_nor_train(
     first = print_of()
     assert print_of(languages=["bb", "aa"], examples_per_language=3) == first
     assert print_of(languages=["aa"], zero_shot=["cc", "bb"]) == first
+    assert print_of(labels=[*LABELS[::-1], "more"]) == first
     assert print_of(test_per_language=3) != first
+    assert recipe.data.folder is not None
+    file = next(path for path in recipe.data.folder.rglob("*.jsonl"))
+    content = file.read_text(encoding="utf-8")
+    last = json.loads(content.splitlines()[-1])
+    other = next(label for label in LABELS if label != last["label"])
+    for change in ({"text": "another"}, {"label": other}):
+        lines = [*content.splitlines()[:-1], json.dumps(last | change)]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        assert print_of() != first
+    file.write_text(content, encoding="utf-8")
+    assert print_of() == first
     assert print_of(zero_shot=[]) != first
 
 

@@ -67,13 +67,14 @@ def load_model(named: Named, *, task: Head, labels: Sequence[str] | None = None)
 def _open_tuned(named: Named, task: Head, labels: Sequence[str] | None) -> Opened:
     opened = open_model(named)
     if opened.head != task:
+        other = f"set task: {opened.head}, " if opened.head in ("classification", "tagging") else ""
         raise HeadstartError(
             f"the model's head is {opened.head!r}, not {task!r}",
             where=opened.where,
-            way_out="name it as teacher.base to give it a fresh head, or name another model",
+            way_out=f"{other}name it as teacher.base to give it a fresh head, or name another",
         )
     if labels is not None:
-        if why := why_no_choice(opened.plain):
+        if why := why_no_choice(opened.plain, task):
             raise HeadstartError(
                 why,
                 where=opened.where,
@@ -84,13 +85,15 @@ def _open_tuned(named: Named, task: Head, labels: Sequence[str] | None) -> Opene
     return opened
 
 
-def why_no_choice(config: Mapping[str, Any]) -> str | None:
+def why_no_choice(config: Mapping[str, Any], head: Head) -> str | None:
     """Say why a model with a task head does not choose one label of several; None if it does.
 
     Args:
         config: The model's, as plain data.
+        head: Taggers do not read their config's problem type.
     """
-    labels, problem = len(config.get("id2label") or ()), config.get("problem_type")
+    labels = len(config.get("id2label") or ())
+    problem = config.get("problem_type") if head == "classification" else None
     if labels < 2 or problem not in (None, "single_label_classification"):
         return f"the model chooses no label: it has {labels}, and is for {problem or 'regression'}"
     return None

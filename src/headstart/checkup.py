@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 POINT = re.compile(r"arms or grid, run \S+: ")
 
 
+AS_LARGE = "the student is as large as its teacher: student.layers, say, makes it smaller"
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A recipe without faults, and what it will make."""
@@ -50,6 +53,7 @@ class Checked:
     truncated: int  # what the maximum length cuts: words when tagging, else texts
     lacking: Mapping[str, Sequence[str]]  # labels that a language has no train row of
     stray_inside: int  # I- tags that continue nothing
+    is_smaller: bool  # whether any student is smaller than its teacher
     time: str
     looked: tuple[str, ...] = ()  # what there is to look at without labels, in words
 
@@ -187,6 +191,11 @@ def _checked(found: list[Found]) -> Checked:
         truncated=sum(split.truncated for split in first.splits.values()),
         lacking=lacking(first.corpus.splits["train"], first.corpus.labels, first.corpus.task),
         stray_inside=sum(first.corpus.stray_inside.values()),
+        is_smaller=any(
+            student.parameters["total"] < teacher.parameters["total"]
+            for at in found
+            for teacher, student in at.sizes
+        ),
         time=describe([*chain.from_iterable(each)]),
         looked=tuple({line: None for at in found for line in at.looked}),
     )
@@ -212,7 +221,7 @@ def told(found: Checked, recipe: Recipe) -> list[str]:
     return [
         f"no fault: {found.runs} run{'s' * (found.runs > 1)}",
         f"rows: {rows}",
-        *_told_size(*found.sizes),
+        *([] if found.is_smaller else [AS_LARGE]),
         *_told_lacking(found.lacking),
         *_told_strays(found.stray_inside),
         f"dev and test rows whose text is in train too: {_told_leaks(found.leaks, recipe)}",
@@ -221,13 +230,6 @@ def told(found: Checked, recipe: Recipe) -> list[str]:
         f"{found.truncated:,}",
         f"time: {found.time}",
     ]
-
-
-def _told_size(teacher: Size, student: Size) -> list[str]:
-    """Say where nothing is made smaller."""
-    if student.parameters["total"] < teacher.parameters["total"]:
-        return []
-    return ["the student is as large as its teacher: student.layers, say, makes it smaller"]
 
 
 def _told_strays(count: int) -> list[str]:

@@ -96,7 +96,7 @@ def read_corpus(data: Data, task: str) -> Corpus:
     gathered, faults = gather(data, source, task)
     raws = {language: _needed(data, language, parts) for language, parts in gathered.items()}
     named = data.labels or source.labels or _agreed_order(raws)
-    tables, faulty = _checked(raws, task, named)
+    tables, faulty = _checked(raws, task, named, numbers=data.labels is not None)
     sound = {language for language in raws if language not in faulty}
     faults += [*faulty.values(), *_gaps(data, tables, sound)]
     if faults:
@@ -135,7 +135,7 @@ def _agreed_order(raws: Mapping[str, list[Raw]]) -> tuple[str, ...] | None:
 
 
 def _checked(
-    raws: Mapping[str, list[Raw]], task: str, labels: Sequence[str] | None
+    raws: Mapping[str, list[Raw]], task: str, labels: Sequence[str] | None, *, numbers: bool
 ) -> tuple[Tables, dict[str, HeadstartError]]:
     """Check all rows; a language's files of one split are joined.
 
@@ -147,7 +147,7 @@ def _checked(
     for language, found in raws.items():
         for raw in found:
             try:
-                table = check_rows(raw, task, labels)
+                table = check_rows(raw, task, labels, numbers=numbers)
             except HeadstartError as fault:
                 faults.setdefault(language, []).append(fault)
             else:

@@ -98,7 +98,7 @@ def encode(
             way_out="set its pad_token and save it",
         )
     split = _words if task == "tagging" else _texts
-    pieces, positions, unit_words, words = split(table, tokenizer, max_length)
+    shortened, pieces, positions, unit_words, words = split(table, tokenizer, max_length)
     code = {language: i for i, language in enumerate(languages)}
     gold = np.concatenate([np.asarray(w, np.int64) for w in words]) if words else np.empty(0, int)
     unit_word = _flat(unit_words)
@@ -115,28 +115,24 @@ def encode(
         word_starts=_starts(words),
         language_ids=np.array([code[x] for x in table["language"].to_pylist()], np.int64),
         languages=languages,
-        shortened=0 if task == "tagging" else _shortened(table, pieces, tokenizer, max_length),
+        shortened=shortened,
     )
 
 
 Lists = list[list[int]]
+Parts = tuple[int, Lists, Lists, Lists, Lists]  # shortened texts; pieces, positions, words, gold
 
 
-def _texts(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[Lists, ...]:
+def _texts(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> Parts:
     """One unit an example, whose logits the model gives by itself."""
     texts: list[str] = table["text"].to_pylist()
-    pieces: Lists = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    batch = tokenizer(texts, truncation=True, max_length=max_length)
+    cut, each = sum(bool(one.overflowing) for one in batch.encodings or ()), range(len(texts))
     labels = [[label] for label in table["label"].to_pylist()]
-    return pieces, [[0]] * len(texts), [[i] for i in range(len(texts))], labels
+    return cut, batch["input_ids"], [[0] for _ in each], [[i] for i in each], labels
 
 
-def _shortened(table: pa.Table, pieces: Lists, tokenizer: Tokenizer, max_length: int) -> int:
-    """Count the texts that are longer than the longest input."""
-    full = (table["text"][i].as_py() for i, ids in enumerate(pieces) if len(ids) >= max_length)
-    return sum(len(tokenizer(text, verbose=False)["input_ids"]) > max_length for text in full)
-
-
-def _words(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[Lists, ...]:
+def _words(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> Parts:
     """One unit a word: its first piece."""
     tokens: list[list[str]] = table["tokens"].to_pylist()
     if not _keeps_pieces(tokenizer, ["a", "a", "a"]):
@@ -153,7 +149,7 @@ def _words(table: pa.Table, tokenizer: Tokenizer, max_length: int) -> tuple[List
         positions.append(list(first.values()))
         unit_words.append([offset + word for word in first])
         offset += len(words)
-    return batch["input_ids"], positions, unit_words, table["tags"].to_pylist()
+    return 0, batch["input_ids"], positions, unit_words, table["tags"].to_pylist()
 
 
 def _keeps_pieces(tokenizer: Tokenizer, words: list[str]) -> bool:

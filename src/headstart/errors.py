@@ -90,6 +90,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
         A phrase that ends a sentence: ``did you mean 'x'?``, or a list of what is known.
     """
     names = sorted(known)
-    plain = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), plain, n=1, cutoff=0.5)
-    return f"did you mean {plain[close[0]]!r}?" if close else "choose from " + ", ".join(names)
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = close or [lower[x] for x in difflib.get_close_matches(word.lower(), lower, 1, 0.5)]
+    return f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(names)

@@ -38,7 +38,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as fault:  # such as below /proc
+    except (FileExistsError, FileNotFoundError) as fault:  # a file is in the way; below /proc
         raise HeadstartError(
             "no folder can be made there", where=str(folder), way_out="name another place"
         ) from fault

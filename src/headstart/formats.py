@@ -126,7 +126,7 @@ def _csv(path: Path, wanted: Collection[str]) -> pa.Table:
 
 def _comma(text: str) -> str:
     """Say what separates columns: semicolons where the header has some, and no comma."""
-    header = text.lstrip().partition("\n")[0]
+    header = text.partition("\n")[0]
     return ";" if ";" in header and "," not in header else ","
 
 

@@ -143,7 +143,7 @@ def _refuse(language: str, there: set[str] | list[str], where: str) -> list[Raw]
     raise HeadstartError(
         f"no language {language!r}; there are {', '.join(sorted(there)) or 'none'}",
         where=where,
-        way_out=f"{nearest(language, there)} (files are named for it, or data.columns.language is)"
+        way_out=nearest(language, there) + " (a file's name, or data.columns.language, says it)"
         if there
         else f"name another folder or data set; files are read that end in {', '.join(READERS)}",
     )

@@ -216,7 +216,12 @@ def _differing(plain: Sequence[Mapping[str, str]]) -> list[str]:
 
 def _recipe(path: Path) -> Tree:
     """Read a resolved recipe; nothing where there is none."""
-    tree = parse(path.read_text(encoding="utf-8"), where=str(path)) if path.exists() else {}
+    return recipe_in(path.read_text(encoding="utf-8"), where=str(path)) if path.exists() else {}
+
+
+def recipe_in(text: str, *, where: str) -> Tree:
+    """Read a resolved recipe as plain data; nothing where it is none."""
+    tree = parse(text, where=where)
     return cast("Tree", tree) if isinstance(tree, dict) else {}
 
 

@@ -124,9 +124,10 @@ def measure(
 
 def why_no_labels(model: PreTrainedModel) -> str | None:
     """Say why a model does not choose one of several labels; None if it does."""
-    if open_model(model).head not in ("classification", "tagging"):
+    head = open_model(model).head
+    if head not in ("classification", "tagging"):
         return "the model has no task head"
-    return why_no_choice(model.config.to_dict())
+    return why_no_choice(model.config.to_dict(), head)
 
 
 @contextmanager

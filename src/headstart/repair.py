@@ -12,7 +12,7 @@ from headstart import checkpoint
 from headstart.calibration import sample_texts
 from headstart.errors import HeadstartError
 from headstart.folders import claim
-from headstart.labels import shown
+from headstart.labels import listed
 from headstart.layout import shape_of
 from headstart.merging import merged
 from headstart.pieces import check_pieces, load_tokenizer
@@ -155,6 +155,7 @@ def refit_folder(
     out = claim(out, student, teacher)
     selection = read_selection(student)
     tokenizer = load_tokenizer(student)
+    _check_origin(open_model(teacher), open_model(student), selection)
     check_pieces(student, teacher, way_out="name the model that it was cut from")
     texts = folder_texts(text)
     model = checkpoint.load_model(student, task=open_model(student).head)
@@ -228,13 +229,14 @@ def _check_origin(teacher: Opened, student: Opened, selection: Selection) -> Non
         "shape": [str(selection.teacher), str(shape_of(teacher.family, teacher.plain))],
         "vocabulary": [f"{one.plain['vocab_size']:,} pieces" for one in (student, teacher)],
         "head": [one.head for one in with_head],
-        "labels": [shown(checkpoint.labels_of(one.config)) for one in with_head],
+        "labels": [checkpoint.labels_of(one.config) for one in with_head],
     }
     for what, found in asked.items():
         if len({*found}) > 1:
+            first, second = (one if isinstance(one, str) else listed(one) for one in found)
             raise HeadstartError(
                 f"the student was not cut from this model: of its teacher the {what} is "
-                f"{found[0]}, here {found[1]}",
+                f"{first}, here {second}",
                 where=teacher.where,
                 way_out="name the model that it was cut from",
             )

@@ -175,10 +175,15 @@ def record_of(
 
 
 def _test_print(corpus: Corpus) -> str:
-    """Hash the test rows, in whatever order the languages are named."""
+    """Hash the test rows, in whatever order languages and labels are named."""
+    tagging, names = corpus.task == "tagging", corpus.labels
     columns = corpus.splits["test"].select(["language", *COLUMNS[corpus.task]]).to_pydict()
-    rows = sorted(zip(*columns.values(), strict=True), key=lambda row: row[0])
-    return hashlib.sha256(json.dumps([corpus.labels, rows]).encode()).hexdigest()
+    rows = [
+        (language, text, [names[i] for i in gold] if tagging else names[gold])
+        for language, text, gold in zip(*columns.values(), strict=True)
+    ]
+    rows.sort(key=lambda row: row[0])
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def objective_name(recipe: Recipe) -> str:
@@ -208,10 +213,10 @@ def _marks(
         marks.append("nan")
     if len(np.unique(logits.argmax(-1))) == 1:
         marks.append("one-class")
-    if mean_score(scores["student"]["dev"], text.corpus.task) <= text.floor:
-        marks.append("below-majority")
-    if mean_score(scores["teacher"]["dev"], text.corpus.task) <= text.floor:
-        marks.append("teacher-below-majority")
+    floor = text.floor
+    for name, mark in (("student", "below-majority"), ("teacher", "teacher-below-majority")):
+        if mean_score(scores[name]["dev"], text.corpus.task) <= floor:
+            marks.append(mark)
     return tuple(marks)
 
 

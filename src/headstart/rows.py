@@ -36,14 +36,16 @@ class Leak:
     """Those of them whose label no train copy has."""
 
 
-def check_rows(raw: Raw, task: str, labels: Sequence[str] | None) -> pa.Table:
+def check_rows(
+    raw: Raw, task: str, labels: Sequence[str] | None, *, numbers: bool = False
+) -> pa.Table:
     """Check rows, and bring them into one form.
 
     Args:
         raw: Rows of one language and split.
         task: `classification` or `tagging`.
-        labels: The names that may occur, for which their numbers may stand; None allows any, but
-            tags must be IOB2.
+        labels: The names that may occur; None allows any, but tags must be IOB2.
+        numbers: Whether their numbers, from 0, may stand for them.
 
     Returns:
         Columns id and text, label (strings) or tokens, tags (lists of strings). A source without
@@ -55,8 +57,8 @@ def check_rows(raw: Raw, task: str, labels: Sequence[str] | None) -> pa.Table:
     """
     kind = STRINGS if task == "tagging" else STRING
     texts, answers = (_typed(raw, name, kind) for name in COLUMNS[task])
-    if labels is not None:
-        answers = pa.array(_named(answers.to_pylist(), labels), kind)
+    if labels is not None and numbers:
+        answers = pa.array(_from_numbers(answers.to_pylist(), labels), kind)
     look = _check_words if task == "tagging" else _check_texts
     if faults := [*look(raw, texts.to_pylist(), answers.to_pylist(), labels)]:
         raise combine(faults, where=raw.where)
@@ -83,12 +85,15 @@ def _typed(raw: Raw, name: str, wanted: pa.DataType) -> Any:  # noqa: ANN401 (an
         ) from error
 
 
-def _named(answers: Sequence[Any], labels: Sequence[str]) -> list[Any]:
-    """Put names in the place of their numbers, where all rows have numbers and no name is one."""
-    alone = [row for row in answers if isinstance(row, str)]
-    every = [*alone, *(tag for row in answers if isinstance(row, list) for tag in row)]
-    if any(name.isdecimal() for name in labels) or not all(str(x).isdecimal() for x in every):
-        return [*answers]
+def _from_numbers(answers: Sequence[Any], labels: Sequence[str]) -> Sequence[Any]:
+    """Put names in the place of their numbers, where all rows have numbers and no name is one.
+
+    What is missing, and numbers below 0, which say the same elsewhere, stay for the rows' check.
+    """
+    parts = (row if isinstance(row, list) else [row] for row in answers)
+    every = {str(name or "").strip().removeprefix("-") for name in chain.from_iterable(parts)}
+    if any(name.isdecimal() for name in labels) or not all(x.isdecimal() for x in every - {""}):
+        return answers
     names = {str(i): name for i, name in enumerate(labels)}
     return [
         [names.get(tag, tag) for tag in row] if isinstance(row, list) else names.get(row, row)
@@ -120,7 +125,7 @@ def _check_words(
     empty = (place for place, words in enumerate(texts) if not words)
     yield from _faults(raw, empty, "no tokens", "take the row out")
     pairs = [(words or (), tags or ()) for words, tags in zip(texts, answers, strict=True)]
-    uneven = (place for place, (words, tags) in enumerate(pairs) if len(words) != len(tags))
+    uneven = (i for i, (words, tags) in enumerate(pairs) if words and len(words) != len(tags))
     yield from _faults(
         raw, uneven, "tokens and tags of different number", "give each token one tag"
     )
@@ -150,20 +155,21 @@ def _unknown(
         for name in dict.fromkeys(names):
             if name not in allowed:
                 found.setdefault(name, []).append(place)
+    more = f"; there are {len(found) - SHOWN:,} more such" if len(found) > SHOWN else ""
     for name in [*found][:SHOWN]:
-        mend = (
+        mend = way_out or (
             "mend the row; or, if it is a class of its own, list all in data.labels, and "
             f"take a model that has them, if one is named; {nearest(str(name), known)}"
         )
-        yield from _faults(raw, found[name], f"unknown label {name!r}", way_out or mend)
+        yield from _faults(raw, found[name], f"unknown label {name!r}", mend + more)
 
 
 def _faults(raw: Raw, places: Iterable[int], what: str, way_out: str) -> Iterator[HeadstartError]:
     """Give one fault for all places that have it, with the rows' numbers in their file."""
-    rows = [str(raw.table["row"][place]) for place in places]
-    if rows:
-        more = f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
-        where = f"{raw.where}, row{'s' * (len(rows) > 1)} {', '.join(rows[:SHOWN])}{more}"
+    if found := [*places]:
+        rows = ", ".join(str(raw.table["row"][place]) for place in found[:SHOWN])
+        more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+        where = f"{raw.where}, row{'s' * (len(found) > 1)} {rows}{more}"
         yield HeadstartError(what, where=where, way_out=way_out)
 
 

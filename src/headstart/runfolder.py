@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from headstart.document import parse
 from headstart.errors import HeadstartError
 from headstart.folders import atomic_write, check_folder, is_partial, make_folder
-from headstart.insight import flat
+from headstart.insight import flat, recipe_in
 from headstart.loading import to_yaml
 from headstart.recipe import NOT_DECIDING
 from headstart.record import read_record
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from headstart.insight import Tree
     from headstart.recipe import Recipe
     from headstart.record import Record
 
 LOCK = ".lock"
 SPENT = ("state", "starts")  # of a run that is done
 SHOWN = 3  # settings that a message lists
+BY_CONTENT = frozenset({"teacher.model", "teacher.base"})  # where they lie decides nothing
 SHARED = ("base", "teachers", "passes", "starts")  # found by what they hold, whoever made them
 
 
@@ -88,10 +87,15 @@ def take(recipe: Recipe, out: Path, key: str) -> Record | None:
 def _differs(place: Path, recipe: Recipe) -> str:
     """Say in which settings a folder's recipe differs from one that is to run there."""
     texts = (place.read_text(encoding="utf-8"), to_yaml(recipe))
-    trees = (cast("Tree", parse(text, where=str(place))) for text in texts)
-    there, here = (flat(tree, without=NOT_DECIDING) for tree in trees)
-    keys = [key for key in there | here if there.get(key) != here.get(key)]
-    told = [f"{k} is {there.get(k, 'nothing')} there, {here.get(k, 'nothing')} here" for k in keys]
+    try:
+        trees = [recipe_in(text, where=str(place)) for text in texts]
+    except HeadstartError:
+        return "its recipe cannot be read"
+    there, here = (flat(tree, without=NOT_DECIDING | BY_CONTENT) for tree in trees)
+    every = there | here
+    keys = [key for key in every if there.get(key) != here.get(key)]
+    keys = [key for key in keys if not any(other.startswith(f"{key}.") for other in every)]
+    told = [f"{k} is {there.get(k)} there, {here.get(k)} here" for k in keys]
     more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return (
         "; ".join(told[:SHOWN]) + more

@@ -180,6 +180,7 @@ def evaluate_model(
     data = data_of(data, task)
     opened = checkpoint.check_model(model, task=task, labels=data.labels)
     labels = checkpoint.labels_of(opened.config)
+    checkpoint.check_model(model, task=task, labels=labels)  # chooses one of several
     if not all(UNNAMED.fullmatch(name) for name in labels):
         every = (*data.languages, *data.zero_shot)
         alone = {"languages": (), "zero_shot": every, "labels": data.labels or labels}
