@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -178,7 +178,7 @@ def _test_print(corpus: Corpus) -> str:
     """Hash the test rows, in whatever order languages and labels are named."""
     tagging, names = corpus.task == "tagging", corpus.labels
     columns = corpus.splits["test"].select(["language", *COLUMNS[corpus.task]]).to_pydict()
-    rows = [
+    rows: list[tuple[str, Any, Any]] = [
         (language, text, [names[i] for i in gold] if tagging else names[gold])
         for language, text, gold in zip(*columns.values(), strict=True)
     ]
