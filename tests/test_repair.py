@@ -195,7 +195,7 @@ def test_a_teacher_in_memory_needs_a_tokenizer() -> None:
 
 def test_another_teacher_is_refused(teacher: str) -> None:
     other = tiny_model("bert", layers=6)
-    with pytest.raises(HeadstartError, match=r"the shape is 6 layers x 32, .* here 4 layers"):
+    with pytest.raises(HeadstartError, match=r"shape is '6 layers x 32, .* this one's '4 layers"):
         refit(student_from(other, layers=2), teacher, TEXTS)
 
 
@@ -229,13 +229,13 @@ def test_models_that_only_look_alike_are_refused(teacher: str) -> None:
     swapped = (*many[:-2], many[-1], many[-2])
     model = tiny_model("bert", labels=many, max_position_embeddings=160)
     other = tiny_model("bert", labels=swapped, max_position_embeddings=160)
-    with pytest.raises(HeadstartError, match="of its teacher the labels is"):
+    with pytest.raises(HeadstartError, match="teacher's label 10 is 'l10', this one's 'l11'"):
         refit(student_from(model, layers=2), other, TEXTS, tokenizer=tiny_tokenizer())
     others["head"] = tiny_model("bert", "tagging", max_position_embeddings=160)
-    told = {"pieces": "vocabulary"}
+    told = {"pieces": "vocabulary", "labels": "label 1"}
     for name, other in others.items():
         student = student_from(teacher, layers=2)
-        with pytest.raises(HeadstartError, match=f"of its teacher the {told.get(name, name)} is"):
+        with pytest.raises(HeadstartError, match=f"its teacher's {told.get(name, name)} is"):
             refit(student, other, TEXTS, tokenizer=tiny_tokenizer())
 
 

@@ -99,7 +99,7 @@ def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> 
     """
     if tuple(wanted) == tuple(found):
         return
-    both = f"corpus {listed(wanted)}, model {listed(found)}"
+    both = f"corpus {_listed(wanted)}, model {_listed(found)}"
     if sorted(wanted) == sorted(found):
         raise HeadstartError(
             f"same labels, other order: {both}",
@@ -109,11 +109,11 @@ def check_labels(wanted: Sequence[str], found: Sequence[str], *, where: str) -> 
     extra, lacking = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
     if not lacking:
         raise HeadstartError(
-            f"the model has labels that the corpus lacks: {listed(extra)}",
+            f"the model has labels that the corpus lacks: {_listed(extra)}",
             where=where,
             way_out=f"set data.labels to the model's: {_pasted(found)}",
         )
-    only = [f"only the {side} has {listed(names)}" for side, names in
+    only = [f"only the {side} has {_listed(names)}" for side, names in
             (("model", extra), ("corpus", lacking)) if names]  # fmt: skip
     what = f"other labels: {both}; {', '.join(only)}"
     raise HeadstartError(what, where=where, way_out=_way_out(extra, lacking, found))
@@ -133,7 +133,7 @@ def _way_out(extra: Sequence[str], lacking: Sequence[str], found: Sequence[str])
     plain = {name.strip().casefold() for name in extra}
     alike = [name for name in lacking if name.strip().casefold() in plain]
     return (
-        (f"{listed(alike)} differ in case or blanks alone; " if alike else "")
+        (f"{_listed(alike)} differ in case or blanks alone; " if alike else "")
         + "mend the rows, if these are slips (with data.labels set to the model's, check names "
         "them); else take a model that was fine-tuned on these labels, or fine-tune one here"
     )
@@ -144,7 +144,7 @@ def _pasted(labels: Sequence[str]) -> str:
     return dump([*labels], width=math.inf).strip()
 
 
-def listed(labels: Sequence[str]) -> str:
+def _listed(labels: Sequence[str]) -> str:
     """List the first labels; those with blanks at an end in quotes, so that these are seen."""
     few = ", ".join(repr(name) if name != name.strip() else name for name in labels[:SHOWN])
     return f"({few}, … {len(labels)} in all)" if len(labels) > SHOWN else f"({few})"

@@ -12,7 +12,6 @@ from headstart import checkpoint
 from headstart.calibration import sample_texts
 from headstart.errors import HeadstartError
 from headstart.folders import claim
-from headstart.labels import listed
 from headstart.layout import shape_of
 from headstart.merging import merged
 from headstart.pieces import check_pieces, load_tokenizer
@@ -224,19 +223,20 @@ def _check_origin(teacher: Opened, student: Opened, selection: Selection) -> Non
         )
     heads_count = selection.source == "teacher" and student.head != "none"
     with_head = (student, teacher) if heads_count else ()
+    labels = [checkpoint.labels_of(one.config) for one in with_head]
     asked = {
         "family": [one.family.model_type for one in (student, teacher)],
         "shape": [str(selection.teacher), str(shape_of(teacher.family, teacher.plain))],
         "vocabulary": [f"{one.plain['vocab_size']:,} pieces" for one in (student, teacher)],
         "head": [one.head for one in with_head],
-        "labels": [checkpoint.labels_of(one.config) for one in with_head],
+        "number of labels": [str(len(names)) for names in labels],
+        **{f"label {i}": [*both] for i, both in enumerate(zip(*labels, strict=False))},
     }
     for what, found in asked.items():
         if len({*found}) > 1:
-            first, second = (one if isinstance(one, str) else listed(one) for one in found)
             raise HeadstartError(
-                f"the student was not cut from this model: of its teacher the {what} is "
-                f"{first}, here {second}",
+                f"the student was not cut from this model: its teacher's {what} is {found[0]!r}, "
+                f"this one's {found[1]!r}",
                 where=teacher.where,
                 way_out="name the model that it was cut from",
             )

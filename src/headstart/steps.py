@@ -178,9 +178,8 @@ def evaluate_model(
     """
     accelerator = open_accelerator()
     data = data_of(data, task)
-    opened = checkpoint.check_model(model, task=task, labels=data.labels)
-    labels = checkpoint.labels_of(opened.config)
-    checkpoint.check_model(model, task=task, labels=labels)  # chooses one of several
+    labels = checkpoint.labels_of(read_config(model))
+    checkpoint.check_model(model, task=task, labels=data.labels or labels)
     if not all(UNNAMED.fullmatch(name) for name in labels):
         every = (*data.languages, *data.zero_shot)
         alone = {"languages": (), "zero_shot": every, "labels": data.labels or labels}
