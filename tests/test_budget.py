@@ -7,7 +7,7 @@ import json
 import re
 from itertools import product
 from math import log2
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from transformers import BertForSequenceClassification
@@ -16,6 +16,7 @@ from headstart import budget
 from headstart import pace as pace_room
 from headstart.budget import BUDGETS, megabytes, wanted_shape, work
 from headstart.checking import apply, dumped, without
+from headstart.checkpoint import save_model
 from headstart.errors import HeadstartError
 from headstart.families import family_of
 from headstart.layout import Shape, count_parameters, shape_of, student_changes
@@ -23,9 +24,13 @@ from headstart.loading import load_recipe, signature
 from headstart.pace import pace
 from headstart.recipe import NOT_DECIDING, RESULT_VERSION, Student
 from headstart.rules import student_shape
-from headstart.student import student_from
-from tiny import VARIANTS, tiny_config, tiny_model
+from headstart.student import cut_checkpoint, student_from
+from tiny import VARIANTS, tiny_config, tiny_model, tiny_tokenizer
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADER = 8_000  # bytes of a file that are no weights: names, shapes
 SHARES = (0.2, 0.4, 0.7, 1.0)  # of the teacher, that a budget leaves
 LARGE = {  # XLM-R base
     "model_type": "xlm-roberta", "vocab_size": 250_002, "hidden_size": 768,
@@ -93,6 +98,18 @@ def test_a_student_has_the_parameters_that_were_asked_for() -> None:
     assert student.num_parameters() <= most
     fast = student_from(teacher, speedup=1.2)
     assert fast.config.num_hidden_layers < 4 or fast.config.hidden_size < 32
+
+
+def test_a_students_file_is_no_larger_than_was_asked_for(tmp_path: Path) -> None:
+    teacher = tiny_model("bert")
+    save_model(teacher, tiny_tokenizer(), tmp_path / "teacher")
+    whole = (tmp_path / "teacher" / "model.safetensors").stat().st_size
+    for share in (0.4, 0.6, 0.8):
+        cut_checkpoint(str(tmp_path / "teacher"), out := tmp_path / f"{share}",
+                       shape={"bytes": share * whole})  # fmt: skip
+        size = (out / "model.safetensors").stat().st_size
+        assert size <= share * whole + HEADER
+        assert size > 0.5 * share * whole
 
 
 def test_sizes_that_are_named_stay() -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from headstart.selection import Selection
 
 refits = sys.modules["headstart.refit"]  # headstart.refit is a function
+BF16 = 1e-3  # of a variance: a rounding is a 256th of a value at most
 SMALL = {"layers": 2, "hidden": 16, "ffn": 20}
 
 
@@ -129,6 +130,19 @@ def test_a_full_size_copy_is_left_as_it_is(variant: str, head: Head) -> None:
     assert weights_fingerprint(made.model) == before
     rounding = max(max(one.before, one.held_out_before) for one in fitted)
     assert rounding < 1e-5
+
+
+@pytest.mark.parametrize("variant", ["bert", "deberta-v2", "distilbert", "electra", "modernbert"])
+def test_in_bfloat16_a_full_size_copy_changes_by_rounding(variant: str) -> None:
+    teacher = tiny_model(variant)
+    made = make_student(teacher)
+    fitted = refit(made.model, teacher, made.selection, sample(), bf16=True)
+    rounding = max(max(one.before, one.held_out_before) for one in fitted)
+    assert rounding < BF16
+    batch = collate(text(seed=9), np.arange(48))
+    with torch.no_grad():
+        logits = teacher(**batch.inputs).logits
+    assert distance(made.model, teacher) < BF16 * float(logits.var())
 
 
 def law_a_reordered_copy_is_left_as_it_is(
@@ -222,11 +236,12 @@ def apart(
 
 
 def law_a_forward_pass_says_what_the_record_says(
-    variant: str, told: Callable[[Made], None]
+    variant: str, told: Callable[[Made], None], *, merge: bool = False
 ) -> None:
-    teacher, made = small(variant)
+    teacher = tiny_model(variant)
+    made = make_student(teacher, shape=SMALL, rules={"merge": merge})
     seen = sample()
-    copied = apart(made, teacher, variant, seen.fit)
+    copied = apart(small(variant)[1], teacher, variant, seen.fit)
     fitted = refit(made.model, teacher, made.selection, seen, asked=Refit(directions="kept"))
     told(made)
     after = apart(made, teacher, variant, seen.fit)
@@ -241,9 +256,12 @@ def law_a_forward_pass_says_what_the_record_says(
         assert held_out == pytest.approx([one.held_out_after for one in last], rel=1e-4)
 
 
+@pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_after_every_layer_the_stream_is_nearer_than_the_copied_one(variant: str) -> None:
-    law_a_forward_pass_says_what_the_record_says(variant, lambda _: None)
+def test_after_every_layer_the_stream_is_nearer_than_the_copied_one(
+    variant: str, merge: bool
+) -> None:
+    law_a_forward_pass_says_what_the_record_says(variant, lambda _: None, merge=merge)
 
 
 def law_a_forward_pass_says_what_a_map_leaves() -> None:

@@ -21,6 +21,7 @@ from headstart.reader import read_selection
 from headstart.recipe import Init, Refit
 from headstart.refit import refit as refit_model
 from headstart.repair import ask, refit, refit_folder
+from headstart.ridge import Fitted
 from headstart.student import SELECTION, cut_checkpoint, make_student, student_from
 from tiny import tiny_model, tiny_tokenizer
 
@@ -62,6 +63,8 @@ def test_memory_and_disk_give_the_same_student(
     assert weights_fingerprint(in_memory) == weights_fingerprint(on_disk)
     assert weights_fingerprint(in_memory) != weights_fingerprint(student_from(teacher, layers=2))
     assert any(one.ridge is not None for one in fitted)
+    told = json.loads((tmp_path / "out" / "refit.json").read_text())
+    assert [Fitted(**one) for one in told] == [*fitted]
     assert read_selection(tmp_path / "out") == vars(in_memory)[SELECTION]
     assert read_selection(student).attention_of == ()  # the folder that was read is as it was
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -10,8 +12,9 @@ from torch import nn
 
 from headstart import checkpoint
 from headstart.calibration import sample_texts
+from headstart.console import say
 from headstart.errors import HeadstartError
-from headstart.folders import claim
+from headstart.folders import atomic_write, claim
 from headstart.layout import shape_of
 from headstart.merging import merged
 from headstart.pieces import check_pieces, load_tokenizer
@@ -20,6 +23,7 @@ from headstart.reader import Named, most_positions, open_model, read_selection
 from headstart.recipe import Refit
 from headstart.refit import check_models
 from headstart.refit import refit as refit_model
+from headstart.ridge import describe
 from headstart.selection import Selection
 from headstart.stream import after, settled
 from headstart.student import SELECTION
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from headstart.ridge import Fitted
     from headstart.walk import Sample
 
+FITS = "refit.json"  # beside a student's files: what became of each map and norm
 MAX_LENGTH = 128  # pieces of the longest text, or what the model can read; the rest is cut off
 
 
@@ -99,9 +104,10 @@ def refit(  # noqa: PLR0913 - all but three have defaults
         )
     named = {language: [*some] for language, some in named.items()}
     asked = ask(tokens, ridge, directions)
-    kept, _ = _refit(
+    kept, done = _refit(
         student, teacher, selection, named, tokenizer=tokenizer, asked=asked, merge=merge, seed=seed
     )
+    say(f"refit: {describe(done)}")
     vars(student)[SELECTION] = kept
     return student
 
@@ -136,6 +142,8 @@ def refit_folder(
 ) -> tuple[Fitted, ...]:
     """Repair a student on disk, and write it to another folder.
 
+    Beside the student's files stands `refit.json`: of each map and norm what a run's record says.
+
     Args:
         student: Folder with `selection.json`; it is left as it is.
         teacher: Folder or hub name of the model that it was cut from.
@@ -163,6 +171,7 @@ def refit_folder(
         model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, merge=merge, seed=seed
     )
     checkpoint.save_model(model, tokenizer, out, selection=kept)
+    atomic_write(out / FITS, json.dumps([asdict(one) for one in done], indent=1))
     return done
 
 
