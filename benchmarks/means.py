@@ -6,12 +6,12 @@ A 6 x 384 student with random weights learns random answers to the packaged MASS
 fp32. The step as it is: batches by length, the rows of the table that occur, no dropout, fused
 AdamW, transformers' sdpa attention, gradients freed, the last layer for its first piece alone
 (where texts stand in one long row, it is whole: hold those against "the whole last layer"). In "the
-teacher at each step" one of 12 x 768 answers each batch, and its answers are not kept. All ways
-take the same batches in turn, but "batches at random", which pads as many texts to their longest; a
-round is an epoch, and what is printed is the median over rounds of a way's seconds over those of
-the step as it is. The limit is the products that a way makes of the student's matrices on real
-pieces, forward and backward, at the rate of bare products. At the end, where the time of the step
-as it is goes, by operation.
+teacher at each step" one of 12 x 768 answers each batch, and its answers are not kept; in "texts
+one by one" Python makes the batch a text at a time. All ways take the same batches in turn, but
+"batches at random", which pads as many texts to their longest; a round is an epoch, and what is
+printed is the median over rounds of a way's seconds over those of the step as it is. The limit is
+the products that a way makes of the student's matrices on real pieces, forward and backward, at the
+rate of bare products. At the end, where the time of the step as it is goes, by operation.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ def asking(model: Model, text: Encoded, index: np.ndarray) -> Tensor:
     with torch.no_grad():
         padded(teacher(model.config.vocab_size), text, index)
     return padded(model, text, index)
+
+
+def one_by_one(model: Model, text: Encoded, index: np.ndarray) -> Tensor:
+    """Give logits of a padded batch that is made a text at a time."""
+    rows = [text.ids[text.starts[i] : text.starts[i + 1]].tolist() for i in index]
+    longest = max(map(len, rows))
+    ids = [row + [text.pad_id] * (longest - len(row)) for row in rows]
+    seen = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(seen)).logits
 
 
 def one_row(model: Model, text: Encoded, index: np.ndarray, *, mask: bool) -> Tensor:
@@ -166,6 +175,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "the whole last layer": {"whole": True},
     "the teacher at each step": {"forward": asking},
     RANDOM: {},
+    "texts one by one": {"forward": one_by_one},
     "dropout": {"dropout": 0.1},
     "the whole table": {"word_embeddings": "train"},
     "AdamW, foreach": {"optimizer": "foreach"},
