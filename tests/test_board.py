@@ -44,6 +44,17 @@ def test_the_end_follows_from_the_pace(clock: list[float]) -> None:
     assert one.summary().startswith("1 done, 1 running, 18 left; about 9 min to go, until ")
 
 
+def test_runs_of_other_processes_count(clock: list[float]) -> None:
+    one = board()
+    one.start("arm 0")
+    one.start_elsewhere("arm 1")
+    assert one.seconds_left() == 200 / 2
+    clock[0] = 4.0
+    one.start_elsewhere("arm 1")  # seen again
+    assert one.seconds_left() == (200 - 8) / 2
+    assert one.summary().startswith("0 done, 2 running, 18 left; ")
+
+
 def test_a_run_that_takes_longer_never_gives_time_below_zero(clock: list[float]) -> None:
     one = Board({"a": LEFT}, {"a": 10.0})
     one.start("a")

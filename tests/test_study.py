@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from safetensors import safe_open
 
 from headstart import groundwork
+from headstart.board import DONE, RUNNING
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.forecast import how_long
@@ -182,6 +184,29 @@ def test_every_way_has_its_first_seed_before_any_has_its_second(tmp_path: Path) 
     records = study(recipe, tmp_path / "out", engine=engine)
     assert order == ["copied|seed=3", "scratch|seed=3", "copied|seed=1", "scratch|seed=1"]
     assert [record.name for record in records] == [order[i] for i in (0, 2, 1, 3)]  # the recipe's
+
+
+def test_a_run_that_another_process_makes_is_shown_as_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = world(tmp_path / "world", seeds=[0, 1])
+    seen: list[dict[str, str]] = []
+
+    def engine(waiting: Sequence[Planned], board: Board, shared: Path) -> None:
+        waiting[0].place.parent.mkdir()
+        lock = FileLock(waiting[0].place.with_suffix(".lock"))
+        lock.acquire()
+
+        def rest(_: float) -> None:
+            seen.append({**board.states})
+            lock.release()
+
+        monkeypatch.setattr("time.sleep", rest)
+        one_by_one(waiting, board, shared)
+        seen.append(board.states)
+
+    study(recipe, tmp_path / "out", engine=engine)
+    assert [[*states.values()] for states in seen] == [[RUNNING, DONE], [DONE, DONE]]
 
 
 def test_a_seed_that_takes_a_rate_counts_no_trials(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ class Board:
         self.states[name] = RUNNING
         self.began[name] = time.monotonic()
 
+    def start_elsewhere(self, name: str) -> None:
+        """Note that another process is at a run, since when it was seen."""
+        if self.states[name] != RUNNING:
+            self.start(name)
+
     def finish(self, name: str, note: str, seconds: float | None = None) -> None:
         """Note that a run is done, what came out, and what it took, where that is known better."""
         self.states[name], self.notes[name] = DONE, note
@@ -59,7 +64,8 @@ class Board:
         for name in undone:
             gone = time.monotonic() - self.began[name] if self.states[name] == RUNNING else 0.0
             left += max(pace * self.expected.get(name, 0.0) - gone, 0.0)
-        return left / max(min(self.workers, len(undone)), 1)
+        running = [*self.states.values()].count(RUNNING)
+        return left / max(min(max(self.workers, running), len(undone)), 1)
 
     def summary(self) -> str:
         """Say how many runs are in which state, and when all are done."""

@@ -221,6 +221,7 @@ def _attempt(one: Planned, board: Board, *, shared: Path) -> bool:
             record = run(one.recipe, one.place, shared=shared, rate_from=one.rate_from)
             board.finish(one.name, came_out(record))
     except Timeout:
+        board.start_elsewhere(one.name)
         return False
     return True
 
