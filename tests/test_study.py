@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -201,7 +202,8 @@ def test_a_run_that_another_process_makes_is_shown_as_running(
             seen.append({**board.states})
             lock.release()
 
-        monkeypatch.setattr("time.sleep", rest)
+        clock = SimpleNamespace(sleep=rest)
+        monkeypatch.setattr(sys.modules["headstart.study"], "time", clock)
         one_by_one(waiting, board, shared)
         seen.append(board.states)
 
