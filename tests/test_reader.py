@@ -143,7 +143,9 @@ def test_a_tagger_s_problem_type_says_nothing(tmp_path: Path) -> None:
     assert opened.head == "tagging"
 
 
-def test_a_name_that_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_no_model_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def offline(*_: object, **__: object) -> None:
         raise ConnectionError("offline")
 
@@ -157,6 +159,12 @@ def test_a_name_that_is_no_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         find_folder("quikstart")
     with pytest.raises(HeadstartError, match="a recipe's only"):
         find_folder("quickstart")
+    (tmp_path / "my-teacher").mkdir()
+    with pytest.raises(HeadstartError, match=f"did you mean {tmp_path}/my-teacher"):
+        find_folder(tmp_path / "my-teachr")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HeadstartError, match="did you mean my-teacher"):
+        find_folder("mi-teacher")
 
 
 def test_a_hub_name_fetches_no_pickle(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

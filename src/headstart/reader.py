@@ -232,15 +232,10 @@ def _fetch(name: str, patterns: list[str]) -> Path:
     try:
         return Path(_HUB.snapshot_download(name, allow_patterns=patterns))
     except Exception as fault:  # the hub's errors share no base class
+        told, way_out = f"no folder and no model of the hub: {first_line(fault)}", _meant(name)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise HeadstartError(
-                "there is no such folder", where=name, way_out="check the path"
-            ) from fault
-        raise HeadstartError(
-            f"no folder and no model of the hub: {first_line(fault)}",
-            where=name,
-            way_out=_meant(name),
-        ) from fault
+            told = "there is no such folder"
+        raise HeadstartError(told, where=name, way_out=way_out) from fault
 
 
 def _meant(name: str) -> str:
@@ -249,6 +244,10 @@ def _meant(name: str) -> str:
         return "the packaged base is a recipe's only: teacher.base: quickstart"
     if difflib.get_close_matches(name.lower(), [PACKAGED], cutoff=0.8):
         return f"did you mean {PACKAGED!r}, the packaged base?"
+    parent = at_home(name).parent
+    beside = [one.name for one in parent.iterdir() if one.is_dir()] if parent.is_dir() else []
+    if close := difflib.get_close_matches(Path(name).name, beside, n=1, cutoff=0.7):
+        return f"did you mean {Path(name).parent / close[0]}?"
     return "check the name, and the connection if it is a model of the hub"
 
 
