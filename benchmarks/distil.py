@@ -11,16 +11,16 @@ then batches by length, only the embedding's rows that occur); TextBrewer's Gene
 transformers Trainer whose compute_loss asks the teacher, both as customary (random batches of 32,
 padded to the longest), and both with headstart's batches; and the Trainer once more with the
 teacher's answers kept, as one who writes that by hand would have it. All are in fp32, with the same
-AdamW and clipping; nobody evaluates or saves. headstart has no dropout in its first two lines, as
-its users run it, nor has a second arm, which finds the answers there, and all others have it. The
-second line has the default batch of 1,024 pieces, and so fewer steps; all others have as many as 32
-texts. Where products in bf16 are fast, more lines run in it: headstart with the batches of the
-others (not on an accelerator), with its default and, on an accelerator, eight times that, and with
-dropout and the whole table; and the Trainer. headstart's teacher pass stays in fp32. The limit is
-the products of the student's matrices on real pieces, forward and backward, at the rate of bare
-products in the same precision (bf16 on an accelerator), the mean of what was measured right before
-and right after; of headstart those that it makes, since it works the last layer out for the piece
-that the head reads (whose part in that layer is not counted).
+AdamW and clipping; nobody evaluates or saves. headstart has no dropout, as its users run it, but in
+the lines that say so; all others have it. The second line has the default batch of 1,024 pieces,
+and so fewer steps; all others have as many as 32 texts. A second arm finds the teacher's answers
+there. Where products in bf16 are fast, more lines run in it: headstart with the default batch, with
+the others' (on an accelerator eight times the default instead), and with the others', dropout and
+the whole table; and the Trainer. headstart's teacher pass stays in fp32, the Trainer's teacher runs
+in bf16. The limit is the products of the student's matrices on real pieces, forward and backward,
+at the rate of bare products in the same precision (bf16 on an accelerator), the mean of what was
+measured right before and right after; of headstart those that it makes, since it works the last
+layer out for the piece that the head reads (whose part in that layer is not counted).
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def main() -> None:
             "bf16: headstart, 8,192" if on_card else "bf16: headstart": partial(
                 fast, tokens=8192 if on_card else tokens
             ),
-            "bf16: the same, whole table": partial(
+            "bf16: dropout, whole table": partial(
                 ours, embeddings="train", tokens=tokens, dropout="kept", precision="bf16"
             ),
             "bf16: Trainer": partial(trainer, tokens=None, bf16=True),

@@ -24,7 +24,7 @@ SHAPES = {  # teacher: layers, hidden, heads; student: layers, hidden, heads
     "base": ((12, 768, 12), (6, 384, 6)),
 }
 PIECES = 250_002
-BLOCK = 1 << 22  # bytes, as headstart reads and writes
+BLOCK = 1 << 22  # bytes: headstart's blocks are no larger
 REACH = "aims: 3 times as fast as by hand, 1.5 times the limit, student + 300 MB"
 
 

@@ -53,6 +53,13 @@ def test_runs_of_other_processes_count(clock: list[float]) -> None:
     one.start_elsewhere("arm 1")  # seen again
     assert one.seconds_left() == (200 - 8) / 2
     assert one.summary().startswith("0 done, 2 running, 18 left; ")
+    clock[0] = 11.0  # it should have ended, and does not speed up what is left
+    assert one.seconds_left() == 180
+    for name in NAMES[2:14]:
+        one.start_elsewhere(name)
+    one.states["arm 0"] = DONE
+    one.start("arm 19")
+    assert f"arm 19  {RUNNING}" in drawn(one)  # the one that is made here is in view
 
 
 def test_a_run_that_takes_longer_never_gives_time_below_zero(clock: list[float]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +26,6 @@ from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 LABELS = ("a", "b", "c")
 
@@ -159,12 +160,26 @@ def test_a_name_that_is_no_model_is_refused(
         find_folder("quikstart")
     with pytest.raises(HeadstartError, match="a recipe's only"):
         find_folder("quickstart")
-    (tmp_path / "my-teacher").mkdir()
-    with pytest.raises(HeadstartError, match=f"did you mean {tmp_path}/my-teacher"):
+    with pytest.raises(HeadstartError, match=r"check the path$"):
+        find_folder("./quickstart")
+    for name in ("my-teacher", "my-texts"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "my-teacher" / "config.json").touch()
+    meant = re.escape(f"path; did you mean {tmp_path}/my-teacher")
+    with pytest.raises(HeadstartError, match=meant):
         find_folder(tmp_path / "my-teachr")
+    with pytest.raises(HeadstartError, match=r"check the path$"):
+        find_folder(tmp_path / "my-text")  # no model
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(HeadstartError, match="did you mean my-teacher"):
+    with pytest.raises(HeadstartError, match=r"connection.*; did you mean my-teacher"):
         find_folder("mi-teacher")
+
+    def closed(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "glob", closed)
+    with pytest.raises(HeadstartError, match=r"check the path$"):
+        find_folder(tmp_path / "my-teachr")
 
 
 def test_a_hub_name_fetches_no_pickle(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:

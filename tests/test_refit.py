@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from headstart.selection import Selection
 
 refits = sys.modules["headstart.refit"]  # headstart.refit is a function
-BF16 = 1e-3  # of a variance: a rounding is a 256th of a value at most
+BF16 = 4e-3  # of a variance; a value is rounded by a 256th at most
 SMALL = {"layers": 2, "hidden": 16, "ffn": 20}
 
 
@@ -135,10 +135,12 @@ def test_a_full_size_copy_is_left_as_it_is(variant: str, head: Head) -> None:
 @pytest.mark.parametrize("variant", ["bert", "deberta-v2", "distilbert", "electra", "modernbert"])
 def test_in_bfloat16_a_full_size_copy_changes_by_rounding(variant: str) -> None:
     teacher = tiny_model(variant)
-    made = make_student(teacher)
-    fitted = refit(made.model, teacher, made.selection, sample(), bf16=True)
-    rounding = max(max(one.before, one.held_out_before) for one in fitted)
-    assert rounding < BF16
+    rounding: list[float] = []
+    for bf16 in (False, True):
+        made = make_student(teacher)
+        fitted = refit(made.model, teacher, made.selection, sample(), bf16=bf16)
+        rounding.append(max(max(one.before, one.held_out_before) for one in fitted))
+    assert rounding[0] < rounding[1] < BF16
     batch = collate(text(seed=9), np.arange(48))
     with torch.no_grad():
         logits = teacher(**batch.inputs).logits

@@ -21,7 +21,7 @@ from headstart.reader import read_selection
 from headstart.recipe import Init, Refit
 from headstart.refit import refit as refit_model
 from headstart.repair import ask, refit, refit_folder
-from headstart.ridge import Fitted
+from headstart.ridge import Fitted, describe
 from headstart.student import SELECTION, cut_checkpoint, make_student, student_from
 from tiny import tiny_model, tiny_tokenizer
 
@@ -55,10 +55,16 @@ def student(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_memory_and_disk_give_the_same_student(
-    teacher: str, student: str, text: Path, tmp_path: Path
+    teacher: str,
+    student: str,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     fitted = refit_folder(student, teacher, tmp_path / "out", text=text, asked=Refit(tokens=600))
+    capsys.readouterr()
     in_memory = hs.refit(student_from(teacher, layers=2), teacher, TEXTS, tokens=600)
+    assert describe(fitted) in " ".join(capsys.readouterr().err.split())
     on_disk = load_model(tmp_path / "out", task="classification")
     assert weights_fingerprint(in_memory) == weights_fingerprint(on_disk)
     assert weights_fingerprint(in_memory) != weights_fingerprint(student_from(teacher, layers=2))

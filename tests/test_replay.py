@@ -21,7 +21,7 @@ from test_train import LABELS, drawn, fresh, job, law_a_step_is_the_mean_over_un
 from tiny import VARIANTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from accelerate import Accelerator
@@ -158,33 +158,45 @@ def test_shapes_are_few_and_no_row_is_empty() -> None:
     assert len(shapes) <= 24
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 @pytest.mark.parametrize("task", ["classification", "tagging"])
 def test_a_played_training_is_an_ordinary_one(
-    accelerator: Accelerator, task: str, monkeypatch: pytest.MonkeyPatch
+    accelerator: Accelerator, task: str, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In single precision rounding alone moves weights that hardly matter, such as a key's bias."""
     data = drawn(task=task)
     teacher = np.random.default_rng(1).normal(size=(len(data.gold), len(LABELS)))
     work = job(data, accelerator, objective={"labels": 1.0, "mse": 1.0}, dropout=0.0, epochs=6)
-    work = replace(work, teacher=teacher)
-    # In single precision rounding alone moves weights that hardly matter, such as a key's bias.
-    models = [fresh(task).double(), fresh(task).double()]
+    work = replace(work, teacher=teacher.astype(np.float32))
+    models = [fresh(task).to(kind) for _ in range(2)]  # type: ignore[arg-type]
     plain = fit_recorded(work, monkeypatch, None, models[0])
     played = fit_recorded(work, monkeypatch, tape := Tape(), models[1])
     assert tape.told.count("played") > 2 * tape.told.count("recorded") > 0
     assert played.tokens == plain.tokens
     for one, other in zip(played.curve, plain.curve, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
-    for one, other in zip(*(model.parameters() for model in models), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+        assert one["loss"] == pytest.approx(other["loss"], rel=PLAYED[kind])
+    if kind == torch.float64:
+        assert far(models) < 1e-9
+
+
+def far(models: Sequence[PreTrainedModel]) -> float:
+    """Give the largest distance of two models' weights."""
+    pairs = zip(*(model.parameters() for model in models), strict=True)
+    return max(float((one - other).detach().abs().max()) for one, other in pairs)
+
+
+PLAYED = {torch.float32: 1e-3, torch.float64: 1e-6}  # losses are worked out in single precision
 
 
 def test_a_stale_place_is_seen(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where places keep what was recorded, the training is another."""
     work = job(drawn(), accelerator, dropout=0.0, epochs=6)
-    plain = fit_recorded(work, monkeypatch, None)
+    models = [fresh("classification").double() for _ in range(2)]
+    plain = fit_recorded(work, monkeypatch, None, models[0])
     tensors = Feed.tensors
     monkeypatch.setattr(Feed, "tensors", lambda feed: [one.clone() for one in tensors(feed)])
-    stale = fit_recorded(work, monkeypatch, Tape())
+    stale = fit_recorded(work, monkeypatch, Tape(), models[1])
+    assert far(models) > 1e-3
     assert stale.curve[-1]["loss"] != pytest.approx(plain.curve[-1]["loss"], rel=1e-3)
 
 

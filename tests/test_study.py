@@ -7,15 +7,14 @@ import re
 import shutil
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
 from safetensors import safe_open
 
 from headstart import groundwork
-from headstart.board import DONE, RUNNING
+from headstart.board import AWAY, DONE, LEFT, RUNNING
 from headstart.checking import apply
 from headstart.errors import HeadstartError
 from headstart.forecast import how_long
@@ -187,28 +186,36 @@ def test_every_way_has_its_first_seed_before_any_has_its_second(tmp_path: Path) 
     assert [record.name for record in records] == [order[i] for i in (0, 2, 1, 3)]  # the recipe's
 
 
-def test_a_run_that_another_process_makes_is_shown_as_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("finishes", [True, False])
+def test_what_another_process_is_at_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finishes: bool
 ) -> None:
-    recipe = world(tmp_path / "world", seeds=[0, 1])
-    seen: list[dict[str, str]] = []
+    """It makes the first of three runs, and ends it, or dies, while the second is made here."""
+    recipe = world(tmp_path / "world", seeds=[0, 1, 2])
+    seen: list[tuple[str, ...]] = []
+    room = sys.modules["headstart.study"]
 
     def engine(waiting: Sequence[Planned], board: Board, shared: Path) -> None:
-        waiting[0].place.parent.mkdir()
-        lock = FileLock(waiting[0].place.with_suffix(".lock"))
+        first = waiting[0]
+        first.place.parent.mkdir()
+        lock = FileLock(first.place.with_suffix(".lock"))
         lock.acquire()
 
-        def rest(_: float) -> None:
-            seen.append({**board.states})
-            lock.release()
+        def watched(*given: Any, **named: Any) -> Record:
+            seen.append(tuple(board.states.values()))
+            if lock.is_locked:
+                if finishes:
+                    run(first.recipe, first.place, shared=shared)
+                lock.release()
+            return run(*given, **named)
 
-        clock = SimpleNamespace(sleep=rest)
-        monkeypatch.setattr(sys.modules["headstart.study"], "time", clock)
+        monkeypatch.setattr(room, "run", watched)
         one_by_one(waiting, board, shared)
-        seen.append(board.states)
+        assert {*board.states.values()} == {DONE}
 
     study(recipe, tmp_path / "out", engine=engine)
-    assert [[*states.values()] for states in seen] == [[RUNNING, DONE], [DONE, DONE]]
+    assert seen[0] == (AWAY, RUNNING, LEFT)
+    assert seen[1] == ((DONE, DONE, RUNNING) if finishes else (RUNNING, DONE, LEFT))
 
 
 def test_a_seed_that_takes_a_rate_counts_no_trials(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
 SHOWN = 12  # runs; of more, those around the one that is being made
-LEFT, RUNNING, DONE, ELSEWHERE = "left", "running", "done", "made by another process"
+LEFT, RUNNING, DONE = "left", "running", "done"
+AWAY, ELSEWHERE = "running elsewhere", "made by another process"
 
 
 @dataclass(slots=True)
@@ -46,9 +47,10 @@ class Board:
         self.began[name] = time.monotonic()
 
     def start_elsewhere(self, name: str) -> None:
-        """Note that another process is at a run, since when it was seen."""
-        if self.states[name] != RUNNING:
+        """Note that another process is at a run, since when it was seen there."""
+        if self.states[name] != AWAY:
             self.start(name)
+            self.states[name] = AWAY
 
     def finish(self, name: str, note: str, seconds: float | None = None) -> None:
         """Note that a run is done, what came out, and what it took, where that is known better."""
@@ -59,17 +61,19 @@ class Board:
     def seconds_left(self) -> float:
         """Estimate the time to the end, from the pace of the runs made here."""
         pace = self.spent / self.planned if self.planned else 1.0
-        left = 0.0
-        undone = [name for name, state in self.states.items() if state in (LEFT, RUNNING)]
+        now, left, away = time.monotonic(), 0.0, 0
+        undone = [name for name, state in self.states.items() if state != DONE]
         for name in undone:
-            gone = time.monotonic() - self.began[name] if self.states[name] == RUNNING else 0.0
-            left += max(pace * self.expected.get(name, 0.0) - gone, 0.0)
-        running = [*self.states.values()].count(RUNNING)
-        return left / max(min(max(self.workers, running), len(undone)), 1)
+            gone = 0.0 if self.states[name] == LEFT else now - self.began[name]
+            rest = max(pace * self.expected.get(name, 0.0) - gone, 0.0)
+            left += rest
+            away += self.states[name] == AWAY and rest > 0
+        return left / max(min(self.workers + away, len(undone)), 1)
 
     def summary(self) -> str:
         """Say how many runs are in which state, and when all are done."""
-        counts = {state: [*self.states.values()].count(state) for state in (DONE, RUNNING, LEFT)}
+        states = [RUNNING if state == AWAY else state for state in self.states.values()]
+        counts = {state: states.count(state) for state in (DONE, RUNNING, LEFT)}
         told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
         if counts[DONE] == len(self.states):
             return told
@@ -88,7 +92,7 @@ class Board:
         first = max(min(now - SHOWN // 2, len(names) - SHOWN), 0)
         for name in names[first : first + SHOWN]:
             note = self.notes.get(name, "")
-            if self.states[name] == RUNNING:
+            if self.states[name] in (RUNNING, AWAY):
                 note = describe_seconds(time.monotonic() - self.began[name])
             style = {DONE: "green", RUNNING: "bold"}.get(self.states[name], "dim")
             table.add_row(Text(name), Text(self.states[name], style=style), Text(note))

@@ -205,6 +205,7 @@ def save_model(
     folder: str | Path,
     *,
     selection: Selection | None = None,
+    notes: Mapping[str, str] | None = None,
     flow: Flow | None = None,
 ) -> None:
     """Write a folder that the stock classes load; it appears whole or not at all.
@@ -214,6 +215,7 @@ def save_model(
         tokenizer: Written beside it.
         folder: Made with its parents; an older model there is replaced.
         selection: Written as ``selection.json``.
+        notes: Further files of text, by name.
         flow: Weights of a model that has none of its own, see `hollow` and `Cut.flow`.
 
     Raises:
@@ -239,6 +241,8 @@ def save_model(
                 tokenizer.save_pretrained(fresh)
         if selection is not None:
             (fresh / "selection.json").write_text(selection.to_json(), encoding="utf-8")
+        for name, text in (notes or {}).items():
+            (fresh / name).write_text(text, encoding="utf-8")
         _put(fresh, folder)
     except SafetensorError as fault:  # how that library says that a disk is full
         raise not_written(folder, fault) from fault

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
 def at_home(path: str | Path) -> Path:
     """Put the home folder in the place of `~`; a user who is not known stays as written."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises where the user is unknown
+
+
+def model_beside(name: str) -> str:
+    """Name a model's folder that stands where a missing one was looked for, if one is alike.
+
+    Returns:
+        What ends a way out, or nothing.
+    """
+    try:
+        there = [file.parent.name for file in at_home(name).parent.glob("*/config.json")]
+    except OSError:  # it may not be listed
+        return ""
+    close = difflib.get_close_matches(Path(name).name, there, n=1, cutoff=0.7)
+    return f"; did you mean {Path(name).parent / close[0]}?" if close else ""
 
 
 def check_folder(out: Path) -> None:

@@ -21,7 +21,7 @@ from transformers import AutoConfig
 from headstart.errors import HeadstartError
 from headstart.families import family_of
 from headstart.fitting import Fit, fit
-from headstart.folders import at_home
+from headstart.folders import at_home, model_beside
 from headstart.layout import ARCHITECTURES, Family, Head
 from headstart.selection import Selection
 from headstart.store import TYPES, Room, Stored, stored
@@ -234,7 +234,7 @@ def _fetch(name: str, patterns: list[str]) -> Path:
     except Exception as fault:  # the hub's errors share no base class
         told, way_out = f"no folder and no model of the hub: {first_line(fault)}", _meant(name)
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            told = "there is no such folder"
+            told, way_out = "there is no such folder", f"check the path{model_beside(name)}"
         raise HeadstartError(told, where=name, way_out=way_out) from fault
 
 
@@ -244,11 +244,7 @@ def _meant(name: str) -> str:
         return "the packaged base is a recipe's only: teacher.base: quickstart"
     if difflib.get_close_matches(name.lower(), [PACKAGED], cutoff=0.8):
         return f"did you mean {PACKAGED!r}, the packaged base?"
-    parent = at_home(name).parent
-    beside = [one.name for one in parent.iterdir() if one.is_dir()] if parent.is_dir() else []
-    if close := difflib.get_close_matches(Path(name).name, beside, n=1, cutoff=0.7):
-        return f"did you mean {Path(name).parent / close[0]}?"
-    return "check the name, and the connection if it is a model of the hub"
+    return f"check the name, and the connection if it is a model of the hub{model_beside(name)}"
 
 
 def first_line(fault: Exception) -> str:

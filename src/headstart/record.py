@@ -59,7 +59,7 @@ class Record:
         curve: One entry for each score on dev: step, epoch, seconds, loss, dev.
         learning_rate: Chosen and tried.
         marks: What makes it unfit to compare with: nan, one-class, [teacher-]below-majority.
-        costs: Seconds of the stages; tokens and flops of training alone; peak_memory_bytes.
+        costs: Seconds of stages; tokens, flops of training without trials; peak_memory_bytes.
         shape: Sizes under teacher and student.
         versions: Of Python, libraries, and results.
         fingerprints: SHA-256 of data, its test rows, and weights.

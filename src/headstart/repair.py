@@ -14,7 +14,7 @@ from headstart import checkpoint
 from headstart.calibration import sample_texts
 from headstart.console import say
 from headstart.errors import HeadstartError
-from headstart.folders import atomic_write, claim
+from headstart.folders import claim
 from headstart.layout import shape_of
 from headstart.merging import merged
 from headstart.pieces import check_pieces, load_tokenizer
@@ -56,7 +56,8 @@ def refit(  # noqa: PLR0913 - all but three have defaults
 ) -> PreTrainedModel:
     """Repair a cut student in closed form, before it is trained.
 
-    It is what `init.refit` of a recipe does, the choice of heads and neurons included.
+    It is what `init.refit` of a recipe does, the choice of heads and neurons included. A line on
+    standard error says how many maps and norms were changed, and which were left as copied.
 
     Args:
         student: As `student_from` gives it; changed in place.
@@ -170,8 +171,8 @@ def refit_folder(
     kept, done = _refit(
         model, teacher, selection, texts, tokenizer=tokenizer, asked=asked, merge=merge, seed=seed
     )
-    checkpoint.save_model(model, tokenizer, out, selection=kept)
-    atomic_write(out / FITS, json.dumps([asdict(one) for one in done], indent=1))
+    told = json.dumps([asdict(one) for one in done], indent=1) + "\n"
+    checkpoint.save_model(model, tokenizer, out, selection=kept, notes={FITS: told})
     return done
 
 

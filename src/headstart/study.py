@@ -119,12 +119,15 @@ Engine = Callable[["Sequence[Planned]", Board, Path], None]
 
 def one_by_one(waiting: Sequence[Planned], board: Board, shared: Path) -> None:
     """Make the runs that no other process makes, one after the other; wait for the others."""
+    left = [*waiting]
     with shown(board):
-        while waiting:
-            left = [one for one in waiting if not _attempt(one, board, shared=shared)]
-            if len(left) == len(waiting):
+        while left:
+            # From the front each time: what others have made, or left, since then is seen.
+            made = next((one for one in left if _attempt(one, board, shared=shared)), None)
+            if made is None:
                 time.sleep(5)  # another process is at work on all that is left
-            waiting = left
+            else:
+                left.remove(made)
 
 
 def plan_runs(recipe: Recipe, out: Path, *, bases: Path | None = None) -> list[Planned]:
