@@ -140,10 +140,15 @@ def fit(model: PreTrainedModel, job: Job) -> Progress:
             _loop(model, optimizer, job, progress, learned, best, bound)
         finally:
             job.accelerator.free_memory()  # it holds on to all that it prepared
-        with torch.no_grad():
-            for name, parameter in learned.items():
-                parameter.copy_(best[name])
+        _copy(best, learned)
     return progress
+
+
+@torch.no_grad()
+def _copy(of: Mapping[str, Tensor], to: Mapping[str, Tensor]) -> None:
+    """Write weights over others, in their place."""
+    for name, tensor in to.items():
+        tensor.copy_(of[name])
 
 
 def _check_teacher(job: Job) -> None:
@@ -210,7 +215,7 @@ def _loop(
             if judges:
                 _judge(model, job, progress, min(every, (progress.step - 1) % every + 1))
                 if progress.best_step == progress.step:
-                    best.update({n: p.detach().clone() for n, p in learned.items()})
+                    _copy(learned, best)
                 mark = time.perf_counter()
             advance(1, _told(progress))
             if job.folder is not None and saves:
