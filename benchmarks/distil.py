@@ -11,16 +11,17 @@ then batches by length, only the embedding's rows that occur); TextBrewer's Gene
 transformers Trainer whose compute_loss asks the teacher, both as customary (random batches of 32,
 padded to the longest), and both with headstart's batches; and the Trainer once more with the
 teacher's answers kept, as one who writes that by hand would have it. All are in fp32, with the same
-AdamW and clipping; nobody evaluates or saves. headstart has no dropout, as its users run it, but in
-the lines that say so; all others have it. The second line has the default batch of 1,024 pieces,
-and so fewer steps; all others have as many as 32 texts. A second arm finds the teacher's answers
-there. Where products in bf16 are fast, more lines run in it: headstart with the default batch, with
-the others' (on an accelerator eight times the default instead), and with the others', dropout and
-the whole table; and the Trainer. headstart's teacher pass stays in fp32, the Trainer's teacher runs
-in bf16. The limit is the products of the student's matrices on real pieces, forward and backward,
-at the rate of bare products in the same precision (bf16 on an accelerator), the mean of what was
-measured right before and right after; of headstart those that it makes, since it works the last
-layer out for the piece that the head reads (whose part in that layer is not counted).
+AdamW and clipping, and schedules of their own; nobody evaluates or saves. headstart has no dropout,
+as its users run it, but in the lines that say so; all others have it. The second line has the
+default batch of 1,024 pieces, and so fewer steps; all others have as many as 32 texts. A second arm
+finds the teacher's answers there. Where products in bf16 are fast, more lines run in it: headstart
+with the default batch, with the others' (on an accelerator eight times the default instead), and
+with the others', dropout and the whole table; and the Trainer. headstart's teacher pass stays in
+fp32, the Trainer's teacher runs in bf16. The limit is the products of the student's matrices on
+real pieces, forward and backward, at the rate of bare products in the same precision (bf16 on an
+accelerator), the mean of what was measured right before and right after; of headstart those that it
+makes, since it works the last layer out for the piece that the head reads (whose part in that layer
+is not counted).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from transformers import (
 from headstart.encode import collate
 from headstart.loading import load_recipe
 from headstart.pieces import load_tokenizer
-from headstart.prepare import has_fast_bf16
+from headstart.prepare import has_fast_bf16, optimizer_for, set_rate
 from headstart.settings import Train
 from headstart.stages import base_of, job_for
 from headstart.teacher import teacher_pass
@@ -156,8 +157,10 @@ class Batches:
 
 
 def adamw(student: Model) -> torch.optim.AdamW:
-    """Give the optimizer of all sides."""
-    return torch.optim.AdamW(student.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+    """Give the optimizer of all sides: decay on matrices only, never on the table."""
+    optimizer = optimizer_for(student, Train.model_validate({}))
+    set_rate(optimizer, RATE)
+    return optimizer
 
 
 def textbrewer(
