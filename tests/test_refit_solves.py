@@ -59,7 +59,7 @@ def law_a_map_is_the_direct_solution(path: str, aim: str, ridge: float = RIDGE) 
     (there,) = made.selection.layers[LAYER : LAYER + 1]
     in_sum = aim != path
     theirs = (into if in_sum else out_of)(aim.replace(f".{LAYER}.", f".{there}."))
-    axis = "hidden" if in_sum else "attention"
+    axis = "hidden" if in_sum else "ffn" if "intermediate" in path else "attention"
     sizes = {"hidden": 32, "attention": 32, "ffn": 64}
     kept = torch.tensor(made.selection.keep(axis, LAYER, sizes))
     x, target = rows_of(student, into(path), seen), rows_of(teacher, theirs, seen)[:, kept]
@@ -75,7 +75,9 @@ def law_a_map_is_the_direct_solution(path: str, aim: str, ridge: float = RIDGE) 
 
 MAPS = [
     (f"bert.encoder.layer.{LAYER}.attention.self.query",) * 2,
+    (f"bert.encoder.layer.{LAYER}.attention.self.key",) * 2,
     (f"bert.encoder.layer.{LAYER}.attention.self.value",) * 2,
+    (f"bert.encoder.layer.{LAYER}.intermediate.dense",) * 2,
     (
         f"bert.encoder.layer.{LAYER}.attention.output.dense",
         f"bert.encoder.layer.{LAYER}.attention.output.LayerNorm",
