@@ -157,7 +157,7 @@ class Batches:
 
 
 def adamw(student: Model) -> torch.optim.AdamW:
-    """Give the optimizer of all sides: decay on matrices only, never on the table."""
+    """Give the peers' optimizer, made as headstart makes its own: no table is decayed."""
     optimizer = optimizer_for(student, Train.model_validate({}))
     set_rate(optimizer, RATE)
     return optimizer

@@ -163,7 +163,7 @@ def race(name: str, rounds: int) -> None:
         make_teacher(teacher, name)
         found: dict[str, list[tuple[float, int]]] = {side: [] for side in SIDES}
         for i in range(rounds + 1):  # the first round fills the page cache
-            for side in [*SIDES][i % 3 :] + [*SIDES][: i % 3]:  # each follows each of the others
+            for side in [*SIDES][i % 3 :] + [*SIDES][: i % 3]:  # from three on, each follows each
                 out = Path(place) / "out"
                 told = alone(side, teacher, out, name)
                 size = sum(file.stat().st_size for file in out.iterdir())
