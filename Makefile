@@ -47,7 +47,7 @@ SOME := not slow$(if $(CHROMIUM),, and not browser)
 
 test: $(READY)
 	$(if $(CHROMIUM),,@echo "no Chromium here: the page is not tested in a browser")
-	env -u CI OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(SOME)" -n $(JOBS)
+	env -u CI OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(SOME)" -n $(JOBS) --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

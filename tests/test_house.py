@@ -30,7 +30,7 @@ FLOORS: Mapping[str, tuple[str, str]] = {
     ),
     "tensors": ("transplant encode ridge walk sides objectives", "torch tokenizers"),
     "training": (
-        """console store reader pieces assembly cutting checkpoint packed student
+        """console store reader pieces assembly cutting checkpoint trimmed packed student
         places stream principal refit measure calibration merging state
         features prepare replay stride lastlayer
         evaluate teacher train tune tokenized stages groundwork general starts repair bench""",

@@ -16,19 +16,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 from tokenizers.normalizers import Precompiled
 from transformers import AutoModel, AutoTokenizer
 
-from headstart import packed
+from headstart import packed, trimmed
 from headstart.charsmap import AFTER_IDEOGRAPHS, compile_charsmap, with_compositions
 from headstart.checkpoint import check_base
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
 from headstart.pack import BLOCK, read_pack, unpack
-from headstart.packed import Base, cut_tokenizer, used_pieces, write_base
 from headstart.reader import open_model
 from headstart.recipe import Data
+from headstart.trimmed import Base, used_pieces, write_base
 
 ORACLE = Path(__file__).parent / "oracles" / "xlmr_pieces.json"
 
@@ -240,13 +239,8 @@ def _keeping(is_kept: Callable[[str], bool]) -> Write:
 
     def write(base: Base, folder: Path, _: object) -> None:
         keep = np.array([i for i, piece in enumerate(PIECES) if is_kept(piece)])
-        tokenizer = json.loads(base.tokenizer.to_str())
-        cut_tokenizer(tokenizer, keep)
-        cut = replace(
-            base,
-            tokenizer=Tokenizer.from_str(json.dumps(tokenizer)),
-            words=lambda rows: base.words(keep[rows]),
-        )
+        vocab = [base.vocab[old] for old in keep]
+        cut = replace(base, vocab=vocab, words=lambda rows: base.words(keep[rows]))
         write_base(cut, folder, None)
 
     return write
@@ -340,8 +334,8 @@ def test_a_hollow_base_has_the_shapes_of_the_whole(
 ) -> None:
     law_a_hollow_base_has_the_shapes_of_the_whole(tiny, tmp_path)
     check_base(tmp_path / "hollow", task="classification")
-    hole = packed._hole
-    monkeypatch.setattr(packed, "_hole", lambda base, keep, path: hole(base, keep[1:], path))
+    hole = trimmed._hole
+    monkeypatch.setattr(trimmed, "_hole", lambda base, keep, path: hole(base, keep[1:], path))
     with pytest.raises(AssertionError):
         law_a_hollow_base_has_the_shapes_of_the_whole(tiny, tmp_path / "wrong")
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 WINDOW = 64  # places behind the last one found that are tried again
+BLOCK = 256  # characters; surrogates fill whole ones
 LONGEST = 5  # bytes of a grapheme that tokenizers looks up whole
 FIRST_SURROGATE, AFTER_SURROGATES = 0xD800, 0xE000
 AFTER_IDEOGRAPHS = 0x30000  # no character from here on has a decomposition
@@ -40,8 +41,7 @@ def with_compositions(singles: Mapping[str, str]) -> dict[str, str]:
     for written, meant in singles.items():
         spellings[meant].append(written)
     table = dict(singles)
-    for point in (*range(FIRST_SURROGATE), *range(AFTER_SURROGATES, AFTER_IDEOGRAPHS)):
-        whole = chr(point)
+    for whole in _decomposing():
         parts = unicodedata.normalize("NFD", whole)
         if len(parts) == 1 or whole in singles or unicodedata.normalize("NFC", parts) != whole:
             continue
@@ -50,6 +50,16 @@ def with_compositions(singles: Mapping[str, str]) -> dict[str, str]:
             ways = [way + other for way in ways for other in (part, *spellings[part])]
         table.update((way, whole) for way in ways if len(way.encode()) <= LONGEST)
     return table
+
+
+def _decomposing() -> Iterator[str]:
+    """Give all characters that are written as others; whole blocks without one are passed over."""
+    for first in range(0, AFTER_IDEOGRAPHS, BLOCK):
+        if FIRST_SURROGATE <= first < AFTER_SURROGATES:
+            continue
+        block = "".join(map(chr, range(first, first + BLOCK)))
+        if not unicodedata.is_normalized("NFD", block):
+            yield from (one for one in block if not unicodedata.is_normalized("NFD", one))
 
 
 @dataclass(slots=True)

