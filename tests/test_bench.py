@@ -139,4 +139,6 @@ def test_the_verb_prints_a_table_and_writes_json(models: list[str], tmp_path: Pa
     assert "1.00 x" in done.stdout
     assert "512 sentences" in done.stdout
     assert numbers["threads"] == 1
+    assert {one["precision"] for one in numbers["speeds"]} == {"fp32"}
+    assert "fp32; " in done.stdout
     assert np.isfinite([one["p95_ms"] for one in numbers["speeds"]]).all()

@@ -25,7 +25,7 @@ from headstart.settings import Term
 from headstart.stride import Stride
 from headstart.student import make_student
 from headstart.train import fit
-from test_fast_paths import close, trained
+from test_fast_paths import close, descended, trained
 from test_train import drawn, job
 from tiny import VARIANTS, tiny_model
 
@@ -96,6 +96,14 @@ def test_students_are_the_whole_models(accelerator: Accelerator, whole: Any, var
         close(brief, trained(work, "classification", variant), loss=1e-6, weight=1e-7)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_are_the_whole_models(accelerator: Accelerator, whole: Any, variant: str) -> None:
+    brief = descended(work := job(drawn(), accelerator), "classification", variant)
+    with pytest.MonkeyPatch.context() as patch:
+        whole(patch)
+        close(brief, descended(work, "classification", variant), loss=1e-12, weight=1e-12)
+
+
 def test_the_laws_have_teeth(
     accelerator: Accelerator, whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +118,8 @@ def test_the_laws_have_teeth(
     monkeypatch.setattr(evaluate, "first_piece", lambda *_: nullcontext())
     with pytest.raises(AssertionError):  # of steps alone
         test_students_are_the_whole_models(accelerator, whole, "bert")
+    with pytest.raises(AssertionError):
+        test_gradients_are_the_whole_models(accelerator, whole, "bert")
 
 
 @pytest.mark.parametrize("variant", ["bert", "modernbert"])

@@ -23,6 +23,7 @@ from headstart.errors import HeadstartError
 from headstart.loading import load_recipe
 from headstart.machine import hardware, versions
 from headstart.pieces import load_tokenizer
+from headstart.prepare import name_of
 from headstart.reader import find_folder, first_line, most_positions, open_model, weight_files
 from headstart.texts import folder_texts
 
@@ -35,6 +36,9 @@ BATCH = 32  # sentences, as a service collects them
 WARM = 3  # answers of each model before the clock counts
 LEAST = 20  # answers at batch 1 that a 95th percentile needs at least
 LONGEST = 128  # pieces; the rest of a sentence is cut off
+PRECISIONS = {
+    torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Speed:
         parameters: All of them.
         vocabulary: Of these, word embeddings.
         bytes: Its weights on disk.
+        precision: In which it answers, such as fp32.
         p50_ms: Median time of an answer at batch 1, from text to logits, in milliseconds.
         p95_ms: 95th percentile of the same.
         sentences_per_second: At batch 32, padded to the longest of each batch.
@@ -56,6 +61,7 @@ class Speed:
     parameters: int
     vocabulary: int
     bytes: int
+    precision: str
     p50_ms: float
     p95_ms: float
     sentences_per_second: float
@@ -72,7 +78,7 @@ class Bench:
         pieces: Their lengths in pieces of the first model: shortest, median, longest.
         device: Such as cpu or cuda.
         threads: Of the processor that torch used.
-        hardware: Processor, cores and system.
+        hardware: Processor, cores, system, and the accelerator where one answered.
         versions: Of what ran.
     """
 
@@ -147,7 +153,8 @@ class _Model:
         p50, p95 = (1e3 * float(np.quantile(self.single, q)) for q in (0.5, 0.95))
         spent = sum(self.batched)
         return Speed(
-            self.name, counts["total"], counts["vocabulary"], self.bytes, p50, p95,
+            self.name, counts["total"], counts["vocabulary"], self.bytes,
+            PRECISIONS.get(self.model.dtype, str(self.model.dtype)), p50, p95,
             len(self.batched) * size / spent, self.pieces / spent,
         )  # fmt: skip
 
@@ -207,7 +214,7 @@ def bench(
         (min(lengths), round(float(np.median(lengths))), max(lengths)),
         str(opened[0].model.device),
         threads,
-        hardware(),
+        hardware(name_of(opened[0].model.device)),
         versions(),
     )
 

@@ -98,6 +98,13 @@ def trainable(model: PreTrainedModel, settings: Train, pieces: Tensor) -> Genera
         model.eval()
 
 
+def name_of(device: torch.device) -> str | None:
+    """Name an accelerator; None for the processor."""
+    if device.type == "cpu":
+        return None
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def rate_of_dropout(settings: Train) -> float | None:
     """Give the rate of all dropout in a training; None leaves the model's own.
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from headstart import checkpoint, machine
 from headstart.encode import word_predictions
 from headstart.evaluate import absent_label, mean_score, score_languages
 from headstart.metrics import main_metric
+from headstart.prepare import name_of
 from headstart.recipe import RESULT_VERSION
 from headstart.record import Record, retention, summarize
 from headstart.sources import COLUMNS
@@ -72,13 +72,6 @@ class Trained:
     trials: list[Trial]
     progress: Progress
     rate_of: str | None  # signature of the run that made the trials; None for this one
-
-
-def _name_of(device: torch.device) -> str | None:
-    """Name an accelerator; None for the processor."""
-    if device.type == "cpu":
-        return None
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def score_splits(text: Text, logits: Logits) -> Scores:
@@ -157,7 +150,7 @@ def record_of(
             "teacher": teacher.weights,
             **trained.text,
         },
-        hardware=machine.hardware(_name_of(trained.model.device)),
+        hardware=machine.hardware(name_of(trained.model.device)),
         commit=machine.commit(),
         marks=_marks(text, logits["student"]["test"], scores),
         precision=trained.progress.precision,

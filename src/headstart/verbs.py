@@ -236,6 +236,7 @@ def bench(
         from headstart.bench import bench as measure
     from headstart.bench import rows, sentences
     from headstart.folders import atomic_write
+    from headstart.machine import told
     from headstart.show import show_lines, show_table
 
     check_file(out)
@@ -244,11 +245,12 @@ def bench(
     if out is not None:
         atomic_write(out, json.dumps(found.plain(), indent=2) + "\n")
     shortest, median, longest = found.pieces
+    precisions = ", ".join(dict.fromkeys(one.precision for one in found.speeds))
     show_lines(
         "ms: one sentence, text to logits, median and 95th percentile; sentences/s and "
         "faster: in batches of 32",
         f"{found.sentences} sentences of {shortest} to {longest} pieces (median {median}); "
-        f"{found.device}, {found.threads} thread(s), fp32; {found.hardware['processor']}, "
+        f"{found.device}, {found.threads} thread(s), {precisions}; {told(found.hardware)}, "
         f"torch {found.versions['torch']}",
     )
 
