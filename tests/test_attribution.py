@@ -62,7 +62,7 @@ def test_the_parts_are_those_of_the_design() -> None:
 
 def test_refit_is_a_third_factor_that_needs_the_copy() -> None:
     """Each part is its mean effect over all orders that can be: the starts follow one another."""
-    (found,) = study(STARTS)
+    found = study(STARTS)[0]
     names = ["pre-training", "fine-tuning", "refit"]
     effects: dict[str, list[float]] = {name: [] for name in (*names, "distillation")}
     for order in ([*names, "distillation"], ["distillation", *names]):
@@ -78,7 +78,7 @@ def test_refit_is_a_third_factor_that_needs_the_copy() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_parts_sum_to_the_whole_in_every_language(count: int) -> None:
-    (found,) = study(STARTS[:1] + STARTS[-count + 1 :] if count < 4 else STARTS)
+    found = study(STARTS[:1] + STARTS[-count + 1 :] if count < 4 else STARTS)[0]
     for language in LANGUAGES:
         value = {part.name: part.by_language[language].value for part in found.parts}
         whole = found.whole.by_language[language].value
@@ -88,12 +88,21 @@ def test_parts_sum_to_the_whole_in_every_language(count: int) -> None:
 
 
 def test_refit_is_a_step_where_it_was_tried_with_both_objectives() -> None:
-    (found,) = study(STARTS)
+    found = study(STARTS)[0]
     assert [part.name for part in found.parts] == [
         "initialization", "pre-training", "fine-tuning", "refit", "distillation",
     ]  # fmt: skip
     assert found.part("refit").trained_on.value == pytest.approx(0.1)
     assert found.last.refitted
+
+
+def test_beside_a_refitted_copys_gain_stands_the_plain_ones() -> None:
+    """As if no refit had been tried."""
+    _, beside = study(STARTS)
+    (alone,) = study(STARTS[:3])
+    assert beside == alone
+    assert [found.last.refitted for found in study([STARTS[0], *STARTS[2:]])] == [True, False]
+    assert len(study([*STARTS[:2], STARTS[3]])) == 1  # no plain copy
 
 
 def test_without_the_base_its_two_steps_are_one() -> None:

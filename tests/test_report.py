@@ -23,6 +23,7 @@ from headstart.answers import (
     answer,
     examples_to,
     lines,
+    other_gains,
     points,
     shares_of,
     steps_to,
@@ -30,10 +31,11 @@ from headstart.answers import (
 from headstart.charts import curves, heat, sizes, waterfall
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
+from headstart.loading import expand, load_recipe, to_yaml
 from headstart.record import read_record
 from headstart.report import report
 from headstart.stats import Estimate
-from headstart.tables import percent, rising
+from headstart.tables import percent, read_records, rising
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -314,6 +316,28 @@ def test_the_pages_that_are_kept_are_of_today() -> None:
         assert all(part in text for part in (*fixed, made)), page.parent.name
 
 
+@pytest.mark.parametrize("page", KEPT, ids=lambda page: page.parent.name)
+def test_a_kept_recipe_names_all_runs_of_its_page(page: Path) -> None:
+    named = {name for name, _ in expand(load_recipe(str(page.parent / "study.yaml"), ()))}
+    assert {record.name for record in read_records(page.parent)} <= named
+
+
+def test_ways_that_the_recipe_does_not_name_are_told(tmp_path: Path) -> None:
+    out = write_study(tmp_path / "a", GRID)
+    some = [name for name in GRID if name != "base-mse"]
+    for arms, told in ((GRID, ""), (some, "It does not name base-mse, made when it had")):
+        each = (f"{name}: {{train.learning_rate: {i + 1}e-4}}" for i, name in enumerate(arms))
+        asked = "arms={" + ", ".join(each) + "}"
+        recipe = load_recipe("quickstart", [asked, "baseline=null", "seeds=[0, 1, 2]"])
+        (out / "study.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+        page = report(out).read_text(encoding="utf-8")
+        assert "makes the runs again: that file" in page
+        assert ("It does not name" in page) == bool(told)
+        assert told in page
+    (out / "study.yaml").write_text("arms: {a: {train.gone: 1}}", encoding="utf-8")
+    assert "It does not name" not in report(out).read_text(encoding="utf-8")  # not known
+
+
 def test_the_answer_is_one_sentence_with_its_intervals(out: Path) -> None:
     first, zero_shot = answer(look_into(out))
     assert first.startswith(
@@ -333,10 +357,14 @@ def test_a_score_that_falls_does_not_rise(tmp_path: Path) -> None:
 
 def test_settings_are_told_apart(out: Path) -> None:
     insight = look_into(out)
-    assert [found.setting for found in insight.attributions] == [
-        "examples_per_language=500", "examples_per_language=8",
-    ]  # fmt: skip
-    assert all(len(found.ways) == 8 for found in insight.attributions)
+    assert [(found.setting, len(found.ways)) for found in insight.attributions] == [
+        (f"examples_per_language={count}", ways) for count in (500, 8) for ways in (8, 6)
+    ]
+    assert [row[0] for row in other_gains(insight)] == [
+        "mse, without refit, examples_per_language=500",
+        "mse, examples_per_language=8",
+        "mse, without refit, examples_per_language=8",
+    ]
 
 
 def test_one_seed_has_no_intervals_and_says_so(tmp_path: Path) -> None:
@@ -672,7 +700,7 @@ def test_a_corpus_without_zero_shot_languages_has_no_columns_of_them(
         for name, arm in (GRID | REFITTED).items()
     }
     page = report(write_study(tmp_path / "a", ways, seeds=(0, 1))).read_text(encoding="utf-8")
-    assert "In other settings" in page
+    assert "Other gains" in page
     shown = re.sub(r"<(script|style)[ >].*?</\1>", "", page, flags=re.DOTALL)
     assert "fine-tuning" in shown
     assert "zero-shot" not in shown

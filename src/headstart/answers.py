@@ -221,11 +221,13 @@ def against(insight: Insight) -> list[tuple[str, str, str]]:
 def other_gains(insight: Insight) -> list[tuple[str, ...]]:
     """List gains beside the first: setting, and points by part on trained-on languages."""
     rows: list[tuple[str, ...]] = []
+    refits = any(found.last.refitted for found in insight.attributions)
     for found in insight.attributions[1:]:
         parts = [found.part("initialization"), found.part("distillation"), found.whole]
         told = [points(part.trained_on, sign=True) for part in parts]
         zero = [points(p.zero_shot, sign=True) if p.zero_shot else "-" for p in parts]
-        about = ", ".join(filter(None, (found.last.objective, found.setting)))
+        plain = "without refit" if refits and not found.last.refitted else ""
+        about = ", ".join(filter(None, (found.last.objective, plain, found.setting)))
         rows.append((about, *told, *zero))
     return rows
 

@@ -100,6 +100,8 @@ def attribute(
 ) -> list[Attribution]:
     """Share out every gain that the ways allow: of each setting, objective, and way of copying.
 
+    Where a copy was refitted, its gain comes first, and after it that of the plain copy.
+
     Args:
         ways: In the recipe's order; copies that were chosen or repaired otherwise are told apart,
             of equals the first is read.
@@ -109,7 +111,7 @@ def attribute(
     Source:
         Shapley (1953) for two factors; the steps are means over both objectives.
     """
-    found: list[Attribution] = []
+    known: list[Mapping[tuple[str, bool], tuple[Way, Way]]] = []
     for setting, objective in dict.fromkeys((w.setting, w.objective) for w in ways):
         if objective == LABELS:
             continue
@@ -117,11 +119,13 @@ def attribute(
         inits = [[init for start, init in pairs if start == one] or [None] for one in CHAIN]
         plain, repaired = inits[1] if inits[2] == [None] else inits[2], inits[3]
         for copied, refitted in product(plain, repaired):
-            chain = zip(CHAIN, ("", copied, copied, refitted), strict=True)
-            have = {key[0]: pairs[key] for key in chain if key in pairs}
-            if len(have) > 1 and CHAIN[0] in have and [*have][-1][0] == "teacher":
-                found.append(_attribution(have, bootstrap, zero_shot))
-    return found
+            chain = [*zip(CHAIN, ("", copied, copied, refitted), strict=True)]
+            for some in (chain, chain[:-1]):  # and without the refit
+                have = {key[0]: pairs[key] for key in some if key in pairs}
+                whole = CHAIN[0] in have and [*have][-1][0] == "teacher"
+                if len(have) > 1 and whole and have not in known:
+                    known.append(have)
+    return [_attribution(have, bootstrap, zero_shot) for have in known]
 
 
 def _pairs(

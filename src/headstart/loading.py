@@ -30,7 +30,9 @@ __all__ = [
     "to_yaml",
 ]
 
-ALL_IF_NULL = tuple(f"data.{split}_per_language" for split in ("examples", "dev", "test"))
+ALL_IF_NULL = (
+    *(f"data.{split}_per_language" for split in ("examples", "dev", "test")), "train.languages"
+)  # fmt: skip
 STUDY_KEYS = ("name", "seed", "arms", "grid", "baseline", "seeds")
 SHARED_KEYS = ("task", "data.languages", "data.zero_shot")  # one table holds all runs of a study
 

@@ -23,8 +23,10 @@ from headstart.answers import (
     shares_of,
 )
 from headstart.budget import BYTES, megabytes
+from headstart.errors import HeadstartError
 from headstart.folders import atomic_write
 from headstart.insight import look_into, place_of
+from headstart.loading import expand, load_recipe
 from headstart.tables import all_remarks, heads, percent, sizeless
 
 if TYPE_CHECKING:
@@ -136,17 +138,28 @@ def _made(insight: Insight) -> dict[str, list[str]]:
     return {name: list(dict.fromkeys(some)) for name, some in found.items()}
 
 
-def _recipe(out: Path, insight: Insight) -> dict[str, str]:
+def _recipe(out: Path, insight: Insight) -> dict[str, Any]:
     """Read the resolved recipe of the study, or of its first run; empty where there is none.
 
-    `again` is the verb with its name, where it makes all that is shown.
+    `again` is the verb with its name, where it makes what is shown, but for the ways in `others`.
     """
     places = {"study": out / "study.yaml", "run": place_of(out, insight.first) / "recipe.yaml"}
     for verb, path in places.items():
         if path.exists():
             again = f"{verb} {out.resolve().name}/{path.name}" if path.parent == out else ""
-            return {"again": again, "text": path.read_text(encoding="utf-8")}
-    return {"again": "", "text": ""}
+            others = _others(path, insight) if verb == "study" else []
+            return {"again": again, "others": others, "text": path.read_text(encoding="utf-8")}
+    return {"again": "", "others": [], "text": ""}
+
+
+def _others(recipe: Path, insight: Insight) -> list[str]:
+    """List the ways that a study's recipe does not name: it had other arms when they were made."""
+    try:
+        named = {name for name, _ in expand(load_recipe(str(recipe), ()))}
+    except HeadstartError:  # of an earlier version: nothing is known
+        return []
+    columns = insight.table.columns
+    return [c.name for c in columns if not any(record.name in named for record in c.records)]
 
 
 def _vega() -> str:
