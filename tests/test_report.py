@@ -14,6 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+import fake
 from fake import GRID, LANGUAGES, TEACHER, ZERO_SHOT, Arm, write_study
 from headstart import machine
 from headstart.answers import (
@@ -28,7 +29,7 @@ from headstart.answers import (
     shares_of,
     steps_to,
 )
-from headstart.charts import curves, heat, sizes, waterfall
+from headstart.charts import curves, heat, sizes, waterfall, worth
 from headstart.errors import HeadstartError
 from headstart.insight import look_into
 from headstart.loading import expand, load_recipe, to_yaml
@@ -353,6 +354,25 @@ def test_a_score_that_falls_does_not_rise(tmp_path: Path) -> None:
     worse = {name: replace(arm, keeps=1.5 - arm.keeps) for name, arm in GRID.items()}
     first = answer(look_into(write_study(tmp_path / "a", worse)))[0]
     assert "the score changes by -" in first
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_speed_is_estimated_where_records_know_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Products alone, of old records, are a third; with what comes beside them a half."""
+    teacher = fake.SIZE | {"transformer": 27_000_000, "head": 0}
+    monkeypatch.setattr(fake, "SIZE", teacher)
+    out = write_study(tmp_path / "a", GRID)
+    for path in out.glob("runs/*/record.json"):
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        for model, work in (("teacher", 30), ("student", 15)) if known else ():
+            plain["shape"][model]["work"] = work
+        path.write_text(json.dumps(plain), encoding="utf-8")
+    found = json.dumps(worth(look_into(out)))
+    rows = worth(look_into(out))["data"]["values"]
+    assert {row["faster"] for row in rows} == {1.0, 2.0 if known else 3.0}
+    assert ("times as fast" in found) == known
 
 
 def test_settings_are_told_apart(out: Path) -> None:

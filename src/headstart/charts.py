@@ -240,26 +240,30 @@ def sizes(insight: Insight, examples: Mapping[str, int]) -> Spec:
 
 
 def worth(insight: Insight) -> Spec:
-    """Draw quality over cost: multiplications a token, with size as area."""
+    """Draw quality over speed, as it is estimated, with size as area."""
     rows, kinds = list[dict[str, object]](), insight.table.kinds
-    for column in (*insight.table.teachers, *insight.table.columns):
+    columns = (*insight.table.teachers, *insight.table.columns)
+    old = any("work" not in column.records[0].shape[column.model] for column in columns)
+    for column in columns:
         record = column.records[0]
         teacher, own = record.shape["teacher"], record.shape[column.model]
         for kind, languages in zip(kinds, (record.languages, record.zero_shot), strict=False):
             if (score := column.mean(languages)) is not None:
                 rows.append(
                     {"arm": _arm(column), "way": column.name, "kind": kind, "score": 100 * score,
-                     "faster": _inner(teacher) / _inner(own),
+                     "faster": _work(teacher, old=old) / _work(own, old=old),
                      "megabytes": own["total"] * BYTES / 1e6}
                 )  # fmt: skip
     return _spec(
         alt.Chart(alt.Data(values=rows))
         .mark_circle(opacity=0.8)
         .encode(
-            x=alt.X("faster:Q", title="times fewer multiplications",
+            x=alt.X("faster:Q", title=f"times {'fewer products' if old else 'as fast'}",
                     scale=alt.Scale(zero=False, padding=18), axis=alt.Axis(tickCount=5)),
             y=alt.Y("score:Q", title="score on test, percent", scale=alt.Scale(zero=False)),
-            size=alt.Size("megabytes:Q", legend=None, scale=alt.Scale(range=[40, 400])),
+            size=alt.Size("megabytes:Q", scale=alt.Scale(range=[40, 400]), legend=alt.Legend(
+                title="MB in fp32", orient="bottom", tickCount=3, symbolFillColor="#8b93a1",
+                symbolStrokeWidth=0)),
             color=_coloured("arm", [
                 _arm(column) for column in (*insight.table.columns, *insight.table.teachers)
             ]),
@@ -272,8 +276,9 @@ def worth(insight: Insight) -> Spec:
     )  # fmt: skip
 
 
-def _inner(shape: Mapping[str, int]) -> float:
-    return float(shape["transformer"] + shape["head"])
+def _work(shape: Mapping[str, int], *, old: bool) -> float:
+    """What a model does for each piece; of old records the products alone."""
+    return float(shape["transformer"] + shape["head"] if old else shape["work"])
 
 
 def _arm(column: Column) -> str:

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headstart import checkpoint, machine
+from headstart.budget import work
 from headstart.encode import word_predictions
 from headstart.evaluate import absent_label, mean_score, score_languages
+from headstart.families import family_of
 from headstart.metrics import main_metric
 from headstart.prepare import name_of
 from headstart.recipe import RESULT_VERSION
@@ -74,6 +76,12 @@ class Trained:
     rate_of: str | None  # signature of the run that made the trials; None for this one
 
 
+def _work(model: PreTrainedModel) -> int:
+    """Estimate what a model does for each piece of text, in multiply-adds."""
+    plain: dict[str, Any] = model.config.to_dict()
+    return round(work(family_of(plain), plain))
+
+
 def score_splits(text: Text, logits: Logits) -> Scores:
     """Score dev and test in every language."""
     return {
@@ -109,7 +117,7 @@ def record_of(
     metric = main_metric(recipe.task)
     student_test, teacher_test = scores["student"]["test"], scores["teacher"]["test"]
     sizes = {
-        name: checkpoint.count_parameters(model)
+        name: {**checkpoint.count_parameters(model), "work": _work(model)}
         for name, model in (("teacher", teacher.model), ("student", trained.model))
     }
     inner = sizes["student"]["transformer"] + sizes["student"]["head"]
