@@ -313,6 +313,48 @@ def test_equivalence_agrees_with_statsmodels() -> None:
     assert made.beyond(0.02) == pytest.approx(0.2029, rel=0.05)
 
 
+def called_same(test: Callable[[Estimate], Estimate], spread: float) -> float:
+    """Share of 150 studies of three seeds that take ways just a margin apart for the same."""
+    big = np.random.default_rng(9)
+    hard, luck = big.normal(0.8, 1.2, (100_000, 1)), spread * LUCK
+    chances = [(1 / (1 + np.exp(-(hard + worth + luck)))).mean() for worth in (0.3, 0.0)]
+    margin, rng, same = chances[0] - chances[1], np.random.default_rng(2), 0
+    for _ in range(150):
+        ways = simulated(rng, seeds=3, spread=spread)
+        p = test(Bootstrap(ways, draws=200).mean(["a", "b"], gap)).beyond(margin)
+        same += p is not None and p < 0.05
+    return same / 150
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2, 0.6])
+def test_ways_a_margin_apart_are_seldom_called_the_same(spread: float) -> None:
+    assert called_same(lambda found: found, spread) < 0.09
+
+
+def test_the_simulation_of_equivalence_has_teeth() -> None:
+    """Planted: the error over examples alone, as if other seeds were these."""
+    alone = called_same(lambda found: replace(found, error=found.within, freedom=1e6), 0.6)
+    assert alone > 0.1
+
+
+def alarms(adjust: Callable[[list[float]], list[float]]) -> float:
+    """Share of 150 studies of ten languages, in none of which two ways differ, that tell one."""
+    rng, told = np.random.default_rng(5), 0
+    for _ in range(150):
+        p: list[float] = []
+        for _ in range(10):
+            chance = 1 / (1 + np.exp(-rng.normal(0.8, 1.2, 100)))
+            one, other = (right(rng.random((3, 100)) < chance) for _ in range(2))
+            p.append(permutation_p(one, other, draws=400, rng=rng))
+        told += min(adjust(p)) < 0.05
+    return told / 150
+
+
+def test_holm_tells_a_difference_that_is_none_as_seldom_as_it_says() -> None:
+    assert alarms(holm) < 0.1
+    assert alarms(list) > 0.25  # planted: p-values as they are
+
+
 def test_permutation_agrees_with_scipy() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.random(14) < 0.4, rng.random(14) < 0.8
