@@ -337,6 +337,10 @@ def test_names_of_runs_are_short_and_distinct() -> None:
         "examples_per_language=8|seed=0",
         "examples_per_language=all|seed=0",
     ]
+    assert names(grid={"train.languages": [["en"], None]}) == [
+        "languages=en|seed=0",
+        "languages=all|seed=0",
+    ]
     other = {"data.text_per_language": [None], "teacher.examples_per_language": [None]}
     assert names(grid=other) == ["text_per_language=null|examples_per_language=null|seed=0"]
     plain = {"init.merge": [True, None], "data.drop_leaks": [False]}

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers.normalizers import Precompiled
 from transformers import AutoModel, AutoTokenizer
 
-from headstart import packed, trimmed
+from headstart import charsmap, packed, trimmed
 from headstart.charsmap import AFTER_IDEOGRAPHS, compile_charsmap, with_compositions
 from headstart.checkpoint import check_base
 from headstart.corpus import load_corpus
@@ -27,7 +27,7 @@ from headstart.errors import HeadstartError
 from headstart.pack import BLOCK, read_pack, unpack
 from headstart.reader import open_model
 from headstart.recipe import Data
-from headstart.trimmed import Base, used_pieces, write_base
+from headstart.trimmed import Base, Weight, used_pieces, write_base
 
 ORACLE = Path(__file__).parent / "oracles" / "xlmr_pieces.json"
 
@@ -271,6 +271,12 @@ def test_used_pieces_are_those_of_the_texts_and_of_one_character(tiny: Base) -> 
     assert set(kept) == {*always, "rare", "▁x"}
 
 
+def test_no_character_that_decomposes_is_passed_over() -> None:
+    points = (*range(0xD800), *range(0xE000, AFTER_IDEOGRAPHS))
+    every = [one for one in map(chr, points) if unicodedata.normalize("NFD", one) != one]
+    assert [*charsmap._decomposing()] == every
+
+
 @pytest.fixture(scope="module")
 def real() -> Base:
     """The installed package's model."""
@@ -329,11 +335,18 @@ def law_a_hollow_base_has_the_shapes_of_the_whole(base: Base, folder: Path) -> N
         assert (folder / "whole" / name).read_bytes() == (folder / "hollow" / name).read_bytes()
 
 
+def unwanted(*_: object) -> NoReturn:
+    """Stand where nothing may be read."""
+    raise AssertionError
+
+
 def test_a_hollow_base_has_the_shapes_of_the_whole(
     tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     law_a_hollow_base_has_the_shapes_of_the_whole(tiny, tmp_path)
     check_base(tmp_path / "hollow", task="classification")
+    unread = {name: Weight(one.shape, unwanted) for name, one in tiny.weights.items()}
+    write_base(replace(tiny, weights=unread, words=unwanted), tmp_path / "bare", TEXTS, hollow=True)
     hole = trimmed._hole
     monkeypatch.setattr(trimmed, "_hole", lambda base, keep, path: hole(base, keep[1:], path))
     with pytest.raises(AssertionError):

@@ -308,13 +308,16 @@ def test_the_pages_that_are_kept_are_of_today() -> None:
         re.findall(f"<{name}>.*?</{name}>", plain, re.DOTALL)[-1] for name in ("style", "script")
     ]
     fixed = [parts[0], parts[1].partition("document.documentElement.dataset")[2]]
+    captions = dict(re.findall(r'call chart\("(\w+)"[^%]*%}([^{]+){% endcall', plain))
+    assert "worth" in captions
     assert len(KEPT) > 5
     for page in KEPT:
         made = (
             f"<code>headstart study {page.parent.name}/study.yaml OUT</code> makes the runs again"
         )
         text = page.read_text("utf-8")
-        assert all(part in text for part in (*fixed, made)), page.parent.name
+        under = [said for name, said in captions.items() if f'id="{name}"' in text]
+        assert all(part in text for part in (*fixed, *under, made)), page.parent.name
 
 
 @pytest.mark.parametrize("page", KEPT, ids=lambda page: page.parent.name)
@@ -326,17 +329,21 @@ def test_a_kept_recipe_names_all_runs_of_its_page(page: Path) -> None:
 def test_ways_that_the_recipe_does_not_name_are_told(tmp_path: Path) -> None:
     out = write_study(tmp_path / "a", GRID)
     some = [name for name in GRID if name != "base-mse"]
-    for arms, told in ((GRID, ""), (some, "It does not name base-mse, made when it had")):
+    for arms, seeds, told in (
+        (GRID, "0, 1, 2", ""),
+        (some, "0, 1, 2", "It does not name all runs of base-mse, made when it had"),
+        (GRID, "1", f"all runs of {', '.join(GRID)}, made when it had"),
+    ):
         each = (f"{name}: {{train.learning_rate: {i + 1}e-4}}" for i, name in enumerate(arms))
         asked = "arms={" + ", ".join(each) + "}"
-        recipe = load_recipe("quickstart", [asked, "baseline=null", "seeds=[0, 1, 2]"])
+        recipe = load_recipe("quickstart", [asked, "baseline=null", f"seeds=[{seeds}]"])
         (out / "study.yaml").write_text(to_yaml(recipe), encoding="utf-8")
         page = report(out).read_text(encoding="utf-8")
         assert "makes the runs again: that file" in page
         assert ("It does not name" in page) == bool(told)
         assert told in page
     (out / "study.yaml").write_text("arms: {a: {train.gone: 1}}", encoding="utf-8")
-    assert "It does not name" not in report(out).read_text(encoding="utf-8")  # not known
+    assert "makes the runs again" not in report(out).read_text(encoding="utf-8")  # nor anything
 
 
 def test_the_answer_is_one_sentence_with_its_intervals(out: Path) -> None:
@@ -369,10 +376,9 @@ def test_speed_is_estimated_where_records_know_the_work(
         for model, work in (("teacher", 30), ("student", 15)) if known else ():
             plain["shape"][model]["work"] = work
         path.write_text(json.dumps(plain), encoding="utf-8")
-    found = json.dumps(worth(look_into(out)))
-    rows = worth(look_into(out))["data"]["values"]
-    assert {row["faster"] for row in rows} == {1.0, 2.0 if known else 3.0}
-    assert ("times as fast" in found) == known
+    spec = worth(look_into(out))
+    assert {row["faster"] for row in spec["data"]["values"]} == {1.0, 2.0 if known else 3.0}
+    assert ("times as fast" in json.dumps(spec)) == known
 
 
 def test_settings_are_told_apart(out: Path) -> None:

@@ -18,10 +18,12 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from headstart import machine, packed
+from headstart.budget import work
 from headstart.checking import apply
 from headstart.checkup import check
 from headstart.corpus import load_corpus
 from headstart.errors import HeadstartError
+from headstart.families import family_of
 from headstart.prepare import open_accelerator
 from headstart.recipe import Term
 from headstart.record import Record, read_record, remarks
@@ -63,6 +65,9 @@ def test_the_record_tells_all(out: Path) -> None:
     assert record.costs["teacher_seconds"] > 0
     assert [point["dev"] for point in record.teacher_curve][-1] > 0
     assert record.shape["student"]["total"] < record.shape["teacher"]["total"]
+    plain = json.loads((out / "student" / "config.json").read_text(encoding="utf-8"))
+    assert record.shape["student"]["work"] == round(work(family_of(plain), plain))
+    assert record.shape["student"]["work"] < record.shape["teacher"]["work"]
     best = max((p["dev"] or 0, -(p["dev_loss"] or 0), p["step"]) for p in record.curve)
     assert record.best_step in (best[2], 0)
     assert not list(out.rglob("state"))

@@ -42,12 +42,17 @@ def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return b - a
 
 
-def covered(interval: Callable[[Estimate], tuple[float, float] | None], spread: float) -> float:
-    """Share of 150 studies of three seeds whose interval holds the true gap."""
+def true_gap(spread: float) -> float:
+    """How far apart the two ways of `simulated` are over all texts and seeds."""
     big = np.random.default_rng(9)
     hard, luck = big.normal(0.8, 1.2, (100_000, 1)), spread * LUCK
     chances = [(1 / (1 + np.exp(-(hard + worth + luck)))).mean() for worth in (0.3, 0.0)]
-    truth, rng, hits = chances[0] - chances[1], np.random.default_rng(1), 0
+    return chances[0] - chances[1]
+
+
+def covered(interval: Callable[[Estimate], tuple[float, float] | None], spread: float) -> float:
+    """Share of 150 studies of three seeds whose interval holds the true gap."""
+    truth, rng, hits = true_gap(spread), np.random.default_rng(1), 0
     for _ in range(150):
         ways = simulated(rng, seeds=3, spread=spread)
         found = interval(Bootstrap(ways, draws=200).mean(["a", "b"], gap))
@@ -313,12 +318,11 @@ def test_equivalence_agrees_with_statsmodels() -> None:
     assert made.beyond(0.02) == pytest.approx(0.2029, rel=0.05)
 
 
-def called_same(test: Callable[[Estimate], Estimate], spread: float) -> float:
-    """Share of 150 studies of three seeds that take ways just a margin apart for the same."""
-    big = np.random.default_rng(9)
-    hard, luck = big.normal(0.8, 1.2, (100_000, 1)), spread * LUCK
-    chances = [(1 / (1 + np.exp(-(hard + worth + luck)))).mean() for worth in (0.3, 0.0)]
-    margin, rng, same = chances[0] - chances[1], np.random.default_rng(2), 0
+def called_same(
+    test: Callable[[Estimate], Estimate], spread: float, *, margins: float = 1.0
+) -> float:
+    """Share of 150 studies of three seeds that call two ways the same, by margins of their gap."""
+    margin, rng, same = margins * true_gap(spread), np.random.default_rng(2), 0
     for _ in range(150):
         ways = simulated(rng, seeds=3, spread=spread)
         p = test(Bootstrap(ways, draws=200).mean(["a", "b"], gap)).beyond(margin)
@@ -329,6 +333,7 @@ def called_same(test: Callable[[Estimate], Estimate], spread: float) -> float:
 @pytest.mark.parametrize("spread", [0.0, 0.2, 0.6])
 def test_ways_a_margin_apart_are_seldom_called_the_same(spread: float) -> None:
     assert called_same(lambda found: found, spread) < 0.09
+    assert called_same(lambda found: found, spread, margins=8) > 0.6  # well within it, they are
 
 
 def test_the_simulation_of_equivalence_has_teeth() -> None:

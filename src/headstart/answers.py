@@ -219,7 +219,7 @@ def against(insight: Insight) -> list[tuple[str, str, str]]:
 
 
 def other_gains(insight: Insight) -> list[tuple[str, ...]]:
-    """List gains beside the first: setting, and points by part on trained-on languages."""
+    """List gains beside the first: of what, and points by part on both kinds of languages."""
     rows: list[tuple[str, ...]] = []
     refits = any(found.last.refitted for found in insight.attributions)
     for found in insight.attributions[1:]:

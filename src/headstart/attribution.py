@@ -76,7 +76,7 @@ class Attribution:
 
     Args:
         first: From scratch, on labels.
-        last: From the teacher (refitted, where that was tried), distilled.
+        last: From the teacher, refitted or not, distilled.
         ways: All that were read.
         parts: Initialization, its steps, distillation.
         whole: The gain that they sum to.
@@ -119,9 +119,9 @@ def attribute(
         inits = [[init for start, init in pairs if start == one] or [None] for one in CHAIN]
         plain, repaired = inits[1] if inits[2] == [None] else inits[2], inits[3]
         for copied, refitted in product(plain, repaired):
-            chain = [*zip(CHAIN, ("", copied, copied, refitted), strict=True)]
-            for some in (chain, chain[:-1]):  # and without the refit
-                have = {key[0]: pairs[key] for key in some if key in pairs}
+            for repair in (refitted, None):
+                chain = zip(CHAIN, ("", copied, copied, repair), strict=True)
+                have = {key[0]: pairs[key] for key in chain if key in pairs}
                 whole = CHAIN[0] in have and [*have][-1][0] == "teacher"
                 if len(have) > 1 and whole and have not in known:
                     known.append(have)

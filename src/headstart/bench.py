@@ -23,7 +23,7 @@ from headstart.errors import HeadstartError
 from headstart.loading import load_recipe
 from headstart.machine import hardware, versions
 from headstart.pieces import load_tokenizer
-from headstart.prepare import name_of
+from headstart.prepare import accelerator_name
 from headstart.reader import find_folder, first_line, most_positions, open_model, weight_files
 from headstart.texts import folder_texts
 
@@ -36,9 +36,7 @@ BATCH = 32  # sentences, as a service collects them
 WARM = 3  # answers of each model before the clock counts
 LEAST = 20  # answers at batch 1 that a 95th percentile needs at least
 LONGEST = 128  # pieces; the rest of a sentence is cut off
-PRECISIONS = {
-    torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"
-}  # fmt: skip
+PRECISIONS = {torch.float32: "fp32", torch.float64: "fp64"}  # narrower ones are read as fp32
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,7 @@ class _Model:
         spent = sum(self.batched)
         return Speed(
             self.name, counts["total"], counts["vocabulary"], self.bytes,
-            PRECISIONS.get(self.model.dtype, str(self.model.dtype)), p50, p95,
+            PRECISIONS[self.model.dtype], p50, p95,
             len(self.batched) * size / spent, self.pieces / spent,
         )  # fmt: skip
 
@@ -214,7 +212,7 @@ def bench(
         (min(lengths), round(float(np.median(lengths))), max(lengths)),
         str(opened[0].model.device),
         threads,
-        hardware(name_of(opened[0].model.device)),
+        hardware(accelerator_name(opened[0].model.device)),
         versions(),
     )
 

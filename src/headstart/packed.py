@@ -85,7 +85,7 @@ def cached_base() -> Base | None:
     tokenizer.no_padding()
     shell = json.loads(tokenizer.to_str())
     file: Any = safe_open(weights, "numpy")
-    names = [n for n in file.keys() if n != WORDS and not n.endswith("position_ids")]  # noqa: SIM118
+    inner = [n for n in file.keys() if n != WORDS and not n.endswith("position_ids")]  # noqa: SIM118
     return Base(
         name=HUB_NAME,
         origin=f"The weights are those of {HUB_NAME} (MIT) in the hub's cache.",
@@ -94,7 +94,8 @@ def cached_base() -> Base | None:
         shell=shell,
         vocab=shell["model"]["vocab"],
         weights={
-            n: Weight(file.get_slice(n).get_shape(), partial(file.get_tensor, n)) for n in names
+            n: Weight(tuple(file.get_slice(n).get_shape()), partial(file.get_tensor, n))
+            for n in inner
         },
         words=lambda keep: file.get_tensor(WORDS)[keep],
     )
@@ -145,9 +146,10 @@ def _config(pack: Pack) -> dict[str, object]:
 
 
 def _weights(pack: Pack) -> dict[str, Weight]:
-    weights = {name: _vector(pack, short) for short, name in STEM.items()}
-    for short in ("emb.pos", "emb.type"):
-        weights[STEM[short]] = _vector(pack, short, pack.hidden)
+    weights = {
+        name: _vector(pack, short, *([] if ".ln." in short else [pack.hidden]))
+        for short, name in STEM.items()
+    }
     for i in range(pack.layers):
         for short, name in LAYER.items():
             at, here = f"l{i}.{short}", f"encoder.layer.{i}.{name}"

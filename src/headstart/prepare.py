@@ -98,7 +98,7 @@ def trainable(model: PreTrainedModel, settings: Train, pieces: Tensor) -> Genera
         model.eval()
 
 
-def name_of(device: torch.device) -> str | None:
+def accelerator_name(device: torch.device) -> str | None:
     """Name an accelerator; None for the processor."""
     if device.type == "cpu":
         return None

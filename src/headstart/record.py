@@ -60,7 +60,7 @@ class Record:
         learning_rate: Chosen and tried.
         marks: What makes it unfit to compare with: nan, one-class, [teacher-]below-majority.
         costs: Seconds of stages; tokens, flops of training without trials; peak_memory_bytes.
-        shape: Under teacher and student: parameters by kind; `work`, multiply-adds of a piece.
+        shape: Under teacher and student: parameters by kind; `work` of a piece (`budget.work`).
         versions: Of Python, libraries, and results.
         fingerprints: SHA-256 of data, its test rows, and weights.
         hardware: The processor, how many cores, and the accelerator if one was used.

@@ -141,25 +141,26 @@ def _made(insight: Insight) -> dict[str, list[str]]:
 def _recipe(out: Path, insight: Insight) -> dict[str, Any]:
     """Read the resolved recipe of the study, or of its first run; empty where there is none.
 
-    `again` is the verb with its name, where it makes what is shown, but for the ways in `others`.
+    `again` is the verb with its name, where it makes what is shown, but for the runs of `others`.
     """
     places = {"study": out / "study.yaml", "run": place_of(out, insight.first) / "recipe.yaml"}
     for verb, path in places.items():
         if path.exists():
             again = f"{verb} {out.resolve().name}/{path.name}" if path.parent == out else ""
             others = _others(path, insight) if verb == "study" else []
-            return {"again": again, "others": others, "text": path.read_text(encoding="utf-8")}
+            text = path.read_text(encoding="utf-8")
+            return {"again": "" if others is None else again, "others": others, "text": text}
     return {"again": "", "others": [], "text": ""}
 
 
-def _others(recipe: Path, insight: Insight) -> list[str]:
-    """List the ways that a study's recipe does not name: it had other arms when they were made."""
+def _others(recipe: Path, insight: Insight) -> list[str] | None:
+    """List the ways of which a study's recipe does not name all runs; None if it makes none."""
     try:
         named = {name for name, _ in expand(load_recipe(str(recipe), ()))}
-    except HeadstartError:  # of an earlier version: nothing is known
-        return []
+    except HeadstartError:  # of an earlier version
+        return None
     columns = insight.table.columns
-    return [c.name for c in columns if not any(record.name in named for record in c.records)]
+    return [c.name for c in columns if not all(record.name in named for record in c.records)]
 
 
 def _vega() -> str:

@@ -17,7 +17,7 @@ from headstart.encode import word_predictions
 from headstart.evaluate import absent_label, mean_score, score_languages
 from headstart.families import family_of
 from headstart.metrics import main_metric
-from headstart.prepare import name_of
+from headstart.prepare import accelerator_name
 from headstart.recipe import RESULT_VERSION
 from headstart.record import Record, retention, summarize
 from headstart.sources import COLUMNS
@@ -158,7 +158,7 @@ def record_of(
             "teacher": teacher.weights,
             **trained.text,
         },
-        hardware=machine.hardware(name_of(trained.model.device)),
+        hardware=machine.hardware(accelerator_name(trained.model.device)),
         commit=machine.commit(),
         marks=_marks(text, logits["student"]["test"], scores),
         precision=trained.progress.precision,

@@ -136,7 +136,7 @@ def with_pieces(shell: Mapping[str, Any], vocab: Sequence[Sequence[Any]]) -> dic
     """Give a Unigram tokenizer other pieces.
 
     Args:
-        shell: tokenizer.json, parsed; its special pieces are among the others, too.
+        shell: tokenizer.json, parsed; its special pieces must be among `vocab`.
         vocab: Pieces and their scores, in the order of their ids.
 
     Returns:
