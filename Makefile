@@ -50,7 +50,7 @@ test: $(READY)
 	env -u CI OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(SOME)" -n $(JOBS) --dist loadfile
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	env -u CI OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 bench: $(READY)
 	$(BIN)/pip install -q textbrewer  # a peer, for benchmarks/distil.py
